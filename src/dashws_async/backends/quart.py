@@ -1,0 +1,309 @@
+"""Dash on Quart and QuartTrio: routes, the WebSocket endpoint, and ``app.run``.
+
+Dash's own Quart backend does the HTTP part. This one puts itself around it:
+
+* the WebSocket endpoint belongs to the runtime;
+* Dash's plain functions (views, hooks, assets) are served on the event loop,
+  where Quart would send each to a worker thread;
+* the set-up that Dash does before the first HTTP request is also done before
+  the first WebSocket, which comes first after a redeploy;
+* ``app.run`` serves on asyncio or on trio, as the server object wants it.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import logging
+import mimetypes
+import signal
+import threading
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import anyio
+import hypercorn.config
+from anyio.lowlevel import EventLoopToken, current_token
+from quart import Quart, Response, abort, g, has_websocket_context, request, websocket
+from werkzeug.security import safe_join
+
+from ..connection import Disconnected
+from ..dash_bridge import DashApp, QuartDashServer, QuartRequestAdapter
+from ..loops import call_soon
+from ..runtime import Runtime
+
+logger = logging.getLogger("dashws_async")
+
+POLICY_VIOLATION = 1008
+
+
+class UnsupportedServer(TypeError):
+    """The app's server is not one that the runtime can serve WebSockets on."""
+
+
+class QuartTransport:
+    """The WebSocket of the running Quart handler, as a `connection.Transport`."""
+
+    async def receive(self) -> str | bytes:
+        # Quart cancels the handler when the client leaves; no other sign is given.
+        message: str | bytes = await websocket.receive()
+        return message
+
+    async def send(self, text: str) -> None:
+        await websocket.send(text)
+
+    async def close(self, code: int, reason: str) -> None:
+        try:
+            await websocket.close(code, reason)
+        except RuntimeError as error:  # Quart: closed before
+            raise Disconnected from error
+
+
+class HandshakeAdapter(QuartRequestAdapter):
+    """What ``ctx`` reads cookies, headers, path and so on from: the request, or the handshake."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        if has_websocket_context():
+            self._request: Any = websocket
+
+    @property
+    def context(self) -> Any:
+        """Where ``ctx.record_timing`` keeps its numbers."""
+        return g if has_websocket_context() else super().context
+
+
+class QuartBackend(QuartDashServer):  # type: ignore[misc]  # Dash is untyped here
+    """The backend object of a Dash app with the runtime.
+
+    Args:
+        server: the app's server; it may be replaced until `register_assets_blueprint`,
+            the first call of ``Dash.init_app``, looks at it.
+        dash_app: the app.
+        runtime: serves the WebSockets.
+    """
+
+    def __init__(self, server: Any, dash_app: DashApp, runtime: Runtime) -> None:
+        super().__init__(server)
+        self.request_adapter = HandshakeAdapter
+        self._dash_app = dash_app
+        self._runtime = runtime
+        self._set_ups: list[Callable[[], Any]] = []
+        self._set_up_lock: tuple[EventLoopToken, anyio.Lock] | None = None
+        self._endpoint_made = False
+
+    # What Dash asks for when it makes an app's routes.
+
+    def register_assets_blueprint(
+        self, blueprint_name: str, assets_url_path: str, assets_folder: str
+    ) -> None:
+        """Serve the assets folder on the loop; Quart's static files would take threads.
+
+        Raises:
+            UnsupportedServer: the server is not a Quart app.
+        """
+        if not isinstance(self.server, Quart):
+            raise UnsupportedServer(
+                f"WebSocketRuntime cannot serve {type(self.server).__module__}."
+                f"{type(self.server).__qualname__}: it serves Quart and QuartTrio. Use "
+                'Dash(backend="quart", ...), Dash(server=Quart(__name__), ...) or '
+                "Dash(server=QuartTrio(__name__), ...)"
+            )
+
+        async def asset(filename: str) -> Response:
+            return await _send_file(assets_folder, filename)
+
+        self.server.add_url_rule(
+            f"{assets_url_path.rstrip('/')}/<path:filename>",
+            endpoint=f"{blueprint_name}.static",
+            view_func=asset,
+        )
+
+    def add_url_rule(
+        self,
+        rule: str,
+        view_func: Callable[..., Any],
+        endpoint: str | None = None,
+        methods: list[str] | None = None,
+    ) -> None:
+        """Add a view of Dash's, to run on the loop."""
+        super().add_url_rule(rule, self._on_loop(view_func), endpoint, methods)
+
+    def add_redirect_rule(self, app: Any, fullname: str, path: str) -> None:
+        """Redirect one page's path to another (``register_page(redirect_from=...)``)."""
+        view = self._create_redirect_function(app.get_relative_path(path))
+        self.server.add_url_rule(fullname, fullname, self._on_loop(view))
+
+    def before_request(self, func: Callable[[], Any]) -> None:
+        """Have a set-up function of Dash's run before requests, and before the WebSocket."""
+        self._set_ups.append(func)
+        if len(self._set_ups) == 1:
+            self.server.before_request(self._set_up)
+
+    def after_request(self, func: Callable[[], Any]) -> None:
+        """Have a function run after each request."""
+        super().after_request(self._on_loop(func))
+
+    @property
+    def websocket_capability(self) -> bool:
+        """Whether pages should open a WebSocket: only where a callback may use it.
+
+        Dash also asks before it makes the routes, and cannot know of callbacks yet.
+        """
+        return not self._endpoint_made or self._dash_app.uses_websocket
+
+    def serve_websocket_callback(self, dash_app: Any) -> None:
+        """Make the WebSocket endpoint."""
+        self._endpoint_made = True
+        self.server.websocket(self._dash_app.websocket_path)(self._serve_websocket)
+
+    async def _serve_websocket(self) -> None:
+        refusal = self._runtime.refuse_handshake(self._dash_app, websocket.headers)
+        if refusal is not None:
+            logger.info("Refused a WebSocket: %s", refusal)
+            await websocket.close(POLICY_VIOLATION, refusal)  # before accept: HTTP 403
+            return
+        if await self._set_up() is not None:
+            logger.info("Refused a WebSocket: a before_request function answered it")
+            await websocket.close(POLICY_VIOLATION)
+            return
+        await websocket.accept()
+        with self._dash_app.current():
+            await self._runtime.serve(QuartTransport(), self._dash_app, websocket)
+
+    async def _set_up(self) -> Any:
+        """Run Dash's set-up functions, one caller at a time; what one returns is the answer.
+
+        They decide themselves whether there is anything left to do.
+        """
+        token = current_token()
+        if self._set_up_lock is None or self._set_up_lock[0] != token:
+            self._set_up_lock = token, anyio.Lock()
+        async with self._set_up_lock[1]:
+            with self._dash_app.current():
+                for function in self._set_ups:
+                    answer = await _call(function)
+                    if answer is not None:
+                        return answer
+        return None
+
+    def _on_loop(self, function: Callable[..., Any]) -> Callable[..., Awaitable[Any]]:
+        """Make a plain function async without a thread; ``dash.get_app()`` gives this app in it."""
+
+        @functools.wraps(function)
+        async def on_loop(*args: Any, **kwargs: Any) -> Any:
+            with self._dash_app.current():
+                return await _call(function, *args, **kwargs)
+
+        return on_loop
+
+    # app.run
+
+    def run(self, dash_app: Any, host: str, port: int, debug: bool, **options: Any) -> None:
+        """Serve until SIGINT or SIGTERM; ``app.run`` calls this.
+
+        Args:
+            options: Hypercorn settings (``certfile``, ``keyfile``, ``accesslog``, ...).
+        """
+        config = hypercorn.config.Config()
+        config.bind = [f"{host}:{port}"]
+        config.loglevel = "WARNING"  # Dash has said where it runs
+        for name, value in options.items():
+            if hasattr(hypercorn.config.Config, name):
+                setattr(config, name, value)
+            else:
+                logger.warning("app.run(%s=%r) is not a setting of Hypercorn: ignored", name, value)
+        if debug and self._dash_app.silence_routes_logging:
+            logging.getLogger("quart.app").setLevel(logging.ERROR)
+        self.config = {"debug": debug, **options}
+        backend, serve = _hypercorn(self.server)
+        anyio.run(self._run_server, config, serve, backend=backend)
+
+    async def _run_server(
+        self, config: hypercorn.config.Config, serve: Callable[..., Awaitable[None]]
+    ) -> None:
+        stop = anyio.Event()
+        self._ws_shutdown_event = _StopForDashTesting(stop, current_token())
+
+        async def until_stopped() -> None:
+            await stop.wait()
+            await self._runtime.drain()
+
+        # A scope of its own: on asyncio, Hypercorn cancels the task it is called in on
+        # its way out, which a cancelled scope around it would take for another's.
+        watching = anyio.CancelScope()
+
+        async def stop_at_signal() -> None:
+            with watching, anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+                async for _ in signals:
+                    stop.set()
+
+        async with anyio.create_task_group() as tasks:
+            if threading.current_thread() is threading.main_thread():
+                tasks.start_soon(stop_at_signal)
+            await serve(self.server, config, shutdown_trigger=until_stopped)
+            watching.cancel()
+
+
+class _StopForDashTesting:
+    """What ``dash.testing``'s runner takes for the server's ``asyncio.Event``.
+
+    It stops a Quart app from another thread with
+    ``event._loop.call_soon_threadsafe(event.set)``; with trio there is no such
+    event, so both loops get this one.
+    """
+
+    def __init__(self, stop: anyio.Event, token: EventLoopToken) -> None:
+        self._stop = stop
+        self._token = token
+
+    @property
+    def _loop(self) -> _StopForDashTesting:
+        return self
+
+    def is_closed(self) -> bool:
+        return self._stop.is_set()
+
+    def call_soon_threadsafe(self, call: Callable[[], object]) -> None:
+        call_soon(self._token, call)
+
+    def set(self) -> None:
+        self._stop.set()
+
+    def is_set(self) -> bool:
+        return self._stop.is_set()
+
+
+def _hypercorn(server: Quart) -> tuple[str, Callable[..., Awaitable[None]]]:
+    """The event loop that a server object wants, and Hypercorn's ``serve`` for it."""
+    if server.event_class.__module__.startswith("trio"):
+        import hypercorn.trio
+
+        return "trio", hypercorn.trio.serve
+    import hypercorn.asyncio
+
+    return "asyncio", hypercorn.asyncio.serve
+
+
+async def _call(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    result = function(*args, **kwargs)
+    return await result if inspect.isawaitable(result) else result
+
+
+async def _send_file(folder: str, filename: str) -> Response:
+    """One file of a folder, read on the loop, with ``ETag`` and ranges.
+
+    Small files from the page cache take less time than a thread would.
+    """
+    path = safe_join(folder, filename)
+    if path is None or not Path(path).is_file():
+        abort(404)
+    data = Path(path).read_bytes()
+    mimetype = mimetypes.guess_type(filename)[0] or "application/octet-stream"
+    response = Response(data, mimetype=mimetype)
+    response.last_modified = datetime.fromtimestamp(Path(path).stat().st_mtime, UTC)
+    await response.add_etag()
+    await response.make_conditional(request, accept_ranges=True, complete_length=len(data))
+    return response

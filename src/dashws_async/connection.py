@@ -1,0 +1,354 @@
+"""One WebSocket as a task group: a reader, a writer, and the callbacks.
+
+::
+
+    serve ── task group ─┬─ reader    client messages: start callbacks, resolve get_prop
+                         ├─ writer    frames from the outbox
+                         └─ callbacks one task each (`callbacks.CallbackTask`)
+
+The reader and the writer live in the surroundings: when those are cancelled,
+which is how a server tells that the client has left, they stop. The callbacks
+do not: how they end is this module's business and Dash's documented contract.
+`_end` decides it in one step without an await; `_wind_up` waits for it.
+
+Knows a transport of three verbs, not a web framework: tests drive it in memory.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Awaitable, Callable
+from itertools import count
+from typing import Any, NamedTuple, Protocol
+
+import anyio
+import msgspec
+from anyio.abc import TaskGroup
+from anyio.lowlevel import EventLoopToken, current_token
+
+from . import messages
+from .callbacks import CallbackTask, Refused, find_callback
+from .dash_bridge import DashApp
+from .handle import Reply
+from .messages import BadMessage, CallbackRequest, ClientMessage, GetPropsResponse, Heartbeat
+from .outbox import Outbox, OutboxFull, Outgoing
+from .settings import Settings
+
+logger = logging.getLogger("dashws_async")
+
+
+class Close(NamedTuple):
+    """How a connection is closed: what the close frame says."""
+
+    code: int
+    reason: str
+
+
+GONE = Close(1001, "The client has left")
+"""The client ended the connection; there is nobody to send a close frame to."""
+INTERNAL_ERROR = Close(1011, "Internal error")
+RESTART = Close(1012, "The server restarts")
+TRY_AGAIN = Close(1013, "The client does not keep up")
+"""Not 1000 or 4001: after these the browser's worker would stay away for good."""
+
+
+class Disconnected(Exception):
+    """The peer has left; a transport raises it from ``receive`` or ``send``."""
+
+
+class Transport(Protocol):
+    """A WebSocket, as far as a connection needs one."""
+
+    async def receive(self) -> str | bytes:
+        """The next message.
+
+        Raises:
+            Disconnected: the peer has left (being cancelled says the same).
+        """
+
+    async def send(self, text: str) -> None:
+        """Send one text frame; returns when the next one may be sent."""
+
+    async def close(self, code: int, reason: str) -> None:
+        """Send the close frame."""
+
+
+MessageHook = Callable[[dict[str, Any]], Awaitable[Close | None]]
+"""Looks at a client's message; what it returns closes the connection."""
+
+
+class Counters:
+    """What connections count, summed over all connections of one runtime."""
+
+    __slots__ = ("bad_messages", "callbacks", "frames_sent", "updates_sent")
+
+    def __init__(self) -> None:
+        self.bad_messages = 0
+        self.callbacks = 0
+        self.frames_sent = 0
+        self.updates_sent = 0
+
+
+class Connection:
+    """One browser's WebSocket, and everything that runs because of it.
+
+    Args:
+        transport: the accepted socket.
+        app: the Dash app.
+        settings: the runtime's knobs.
+        limiter: bounds the app's worker threads.
+        counters: where this connection counts.
+        message_hook: asked for every client message, if there is one.
+    """
+
+    def __init__(
+        self,
+        transport: Transport,
+        app: DashApp,
+        settings: Settings,
+        limiter: anyio.CapacityLimiter,
+        counters: Counters,
+        message_hook: MessageHook | None = None,
+    ) -> None:
+        self._transport = transport
+        self._app = app
+        self._settings = settings
+        self._limiter = limiter
+        self._counters = counters
+        self._message_hook = message_hook
+        self._batch_delay = app.batch_delay
+        self._token = current_token()
+        self._thread_id = threading.get_ident()
+
+        self._outbox = Outbox(settings.max_outbox_bytes)
+        self._something_to_send = anyio.Event()
+        self._running: dict[str, CallbackTask] = {}
+        self._idle = anyio.Event()
+        self._reads: dict[str, tuple[str, Reply]] = {}
+        self._read_ids = count(1)
+        self._close: Close | None = None
+        self._closed: list[Reply] = []
+        self._transport_closed = False
+        self._callbacks: TaskGroup
+
+    # What callbacks use: the `handle.Line` of this connection.
+
+    @property
+    def ended(self) -> bool:
+        """Whether the end has begun; never false again."""
+        return self._close is not None
+
+    @property
+    def token(self) -> EventLoopToken:
+        """The loop that serves this connection."""
+        return self._token
+
+    @property
+    def thread_id(self) -> int:
+        """The thread of that loop."""
+        return self._thread_id
+
+    def post(self, message: Outgoing) -> None:
+        """Send a message, in order; a client that does not take them is closed with 1013."""
+        if self._close is not None:
+            return
+        try:
+            self._outbox.put(message)
+        except OutboxFull as full:
+            logger.warning("Closing a connection with %d: %s", TRY_AGAIN.code, full)
+            self._outbox.clear()
+            self.end(TRY_AGAIN)
+        self._something_to_send.set()
+
+    def ask(
+        self,
+        tab: str,
+        component_id: str,
+        prop_name: str,
+        path: list[str | int] | None,
+        reply: Reply,
+    ) -> str:
+        """Ask the page for a property; ``reply`` is set when it answers, or at the end."""
+        request_id = f"read-{next(self._read_ids)}"
+        if self._close is not None:
+            reply.set(None)
+            return request_id
+        self._reads[request_id] = tab, reply
+        text = messages.get_props_request(tab, request_id, component_id, prop_name, path)
+        self.post(Outgoing(tab, text, is_update=False))
+        return request_id
+
+    def forget(self, request_id: str) -> None:
+        """The answer to this request is not awaited any more."""
+        self._reads.pop(request_id, None)
+
+    def close(self, code: int, reason: str, by: object, closed: Reply) -> None:
+        """What ``ws.close()`` does: end the connection, sparing the callback that asked for it."""
+        self._closed.append(closed)
+        self.end(Close(code, reason), spare=by)
+        if self._transport_closed:
+            closed.set({})
+
+    # The life of the connection.
+
+    async def serve(self) -> None:
+        """Serve until the connection has ended and every callback of it too."""
+        async with anyio.create_task_group() as self._callbacks:
+            try:
+                async with anyio.create_task_group() as conversation:
+                    conversation.start_soon(self._write, conversation.cancel_scope)
+                    await self._read()
+                    conversation.cancel_scope.cancel()
+            finally:
+                self.end(GONE)
+                self._transport_has_closed()
+                with anyio.CancelScope(shield=True):
+                    await self._wind_up()
+
+    def end(self, close: Close, spare: object = None) -> None:
+        """End the connection: the one step in which everything about it is decided.
+
+        From here on ``is_shutdown`` is true, updates go nowhere, reads raise,
+        and event-triggered callbacks have their cancellation. Persistent ones, and
+        the one that asked for the end (``spare``), are left to end by themselves.
+        """
+        if self._close is not None:
+            return
+        self._close = close
+        for _, reply in self._reads.values():
+            reply.set(None)
+        self._reads.clear()
+        for callback in self._running.values():
+            if not callback.spec.persistent and callback is not spare:
+                callback.cancel()
+        self._something_to_send.set()
+
+    async def _wind_up(self) -> None:
+        """Wait for the callbacks; cancel those that stay, once per ``cleanup_timeout``."""
+        while self._running:
+            with anyio.move_on_after(self._settings.cleanup_timeout):
+                await self._idle.wait()
+            for callback in self._running.values():
+                logger.warning(
+                    "Callback %s still runs %g s after its connection ended; cancelling it",
+                    callback.spec.name,
+                    self._settings.cleanup_timeout,
+                )
+                callback.cancel()
+
+    async def _write(self, conversation: anyio.CancelScope) -> None:
+        """Send frames as they come; at the end what still waits, and the close frame."""
+        try:
+            while True:
+                frame, count_of_messages = self._outbox.take()
+                if frame:
+                    with anyio.fail_after(self._settings.send_timeout):
+                        await self._transport.send(frame)
+                    self._counters.frames_sent += 1
+                    self._counters.updates_sent += count_of_messages
+                elif self._close is not None:
+                    with anyio.fail_after(self._settings.send_timeout):
+                        await self._transport.close(*self._close)
+                    break
+                else:
+                    await self._something_to_send.wait()
+                    self._something_to_send = anyio.Event()
+                    if self._batch_delay:
+                        await anyio.sleep(self._batch_delay)
+        except Disconnected:
+            self.end(GONE)
+        except TimeoutError:
+            logger.warning(
+                "Closing a connection with %d: the client took nothing for %g s",
+                TRY_AGAIN.code,
+                self._settings.send_timeout,
+            )
+            self.end(TRY_AGAIN)
+            with anyio.move_on_after(1):  # it takes nothing; a close frame is worth one try
+                await self._transport.close(*TRY_AGAIN)
+        self._transport_has_closed()
+        conversation.cancel()
+
+    def _transport_has_closed(self) -> None:
+        self._transport_closed = True
+        self._outbox.clear()
+        for closed in self._closed:
+            closed.set({})
+        self._closed.clear()
+
+    async def _read(self) -> None:
+        while True:
+            try:
+                text = await self._transport.receive()
+            except Disconnected:
+                return
+            if self._close is not None:
+                continue  # the close frame is on its way; what the client says is not heard
+            try:
+                message = messages.decode(text)
+            except BadMessage as bad:
+                self._reject(bad)
+                continue
+            if self._message_hook is not None:
+                close = await self._message_hook(msgspec.json.decode(text))
+                if close is not None:
+                    self.end(close)
+                    continue
+            self._handle(message)
+
+    def _handle(self, message: ClientMessage) -> None:
+        match message:
+            case CallbackRequest():
+                self._start_callback(message)
+            case GetPropsResponse():
+                tab, reply = self._reads.get(message.request_id, (None, None))
+                if reply is not None and tab == messages.quote(message.renderer_id):
+                    reply.set(message.payload or {})
+            case Heartbeat():
+                self._outbox.put_urgent(messages.HEARTBEAT_ACK)
+                self._something_to_send.set()
+
+    def _start_callback(self, request: CallbackRequest) -> None:
+        tab, request_id = messages.quote(request.renderer_id), request.request_id
+        if request_id in self._running:
+            bad = BadMessage(f"request {request_id!r} runs already", request.renderer_id, None)
+            self._reject(bad)
+            return
+        try:
+            spec = find_callback(self._app, request, self._settings.mode)
+        except Refused as refused:
+            logger.error("Refused a callback request: %s", refused)
+            text = messages.callback_response(tab, request_id, messages.error(str(refused)))
+            self.post(Outgoing(tab, text, is_update=False))
+            return
+        callback = CallbackTask(
+            self._app, spec, request, tab, self, self._settings.mode, self._limiter
+        )
+        self._running[request_id] = callback
+        self._counters.callbacks += 1
+
+        async def run() -> None:
+            try:
+                await callback.run()
+            finally:
+                self._counters.callbacks -= 1
+                del self._running[request_id]
+                if self._close is not None and not self._running:
+                    self._idle.set()
+
+        self._callbacks.start_soon(run, name=spec.name)
+
+    def _reject(self, bad: BadMessage) -> None:
+        """Answer a bad message where the page can see it; it harms nothing else."""
+        self._counters.bad_messages += 1
+        logger.info("Bad message from a client: %s", bad)
+        if bad.renderer_id is None:
+            return
+        tab = messages.quote(bad.renderer_id)
+        if bad.request_id is None:
+            text = messages.page_error(tab, f"Bad message: {bad}", "BAD_MESSAGE")
+        else:
+            payload = messages.error(f"Bad message: {bad}")
+            text = messages.callback_response(tab, bad.request_id, payload)
+        self.post(Outgoing(tab, text, is_update=False))

@@ -1,0 +1,232 @@
+"""The one place that touches Dash's private names.
+
+Everything else sees `DashApp`. Each private name is listed in `PRIVATE_NAMES`
+with the reason why it is needed; the import fails, loudly and early, on a Dash
+that does not have them or whose version is not known to work.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
+
+import dash
+from dash.exceptions import PreventUpdate, WebsocketDisconnected
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+__all__ = [
+    "PRIVATE_NAMES",
+    "CallbackSpec",
+    "DashApp",
+    "PreventUpdate",
+    "QuartDashServer",
+    "QuartRequestAdapter",
+    "UnsupportedDash",
+    "WebsocketDisconnected",
+    "hooks",
+    "stringify_id",
+    "to_json",
+]
+
+
+class UnsupportedDash(ImportError):
+    """The installed Dash is not one that this version of dashws-async knows."""
+
+
+PRIVATE_NAMES = {
+    "Dash._initialize_context": "builds ctx from a callback request",
+    "Dash._prepare_callback": "finds the callback and its argument groupings",
+    "Dash._inputs_to_vals": "turns the request's inputs into arguments",
+    "Dash._execute_callback": "binds the callback, custom_data hooks included",
+    "dash._get_app.app_context": "what dash.get_app() reads; keeps two apps apart",
+    "dash._utils.stringify_id": "the text of dict ids, as the page writes it",
+    "dash._utils.to_json": "Dash's encoder: components, figures, Patch, numpy",
+    "dash.backends._quart.QuartRequestAdapter": "what ctx reads cookies and headers from",
+}
+"""Private names that are looked up by their place, and why. The attributes of an
+app that are read besides stand in `DashApp`, one property each."""
+
+
+def _supported(version: str) -> bool:
+    major_minor = tuple(int(part) for part in version.split(".")[:2])
+    return (4, 4) <= major_minor < (4, 6)
+
+
+def _missing_private_names() -> list[str]:
+    import importlib
+
+    missing = []
+    for name in PRIVATE_NAMES:
+        owner, _, attribute = name.rpartition(".")
+        try:
+            found = dash.Dash if owner == "Dash" else importlib.import_module(owner)
+        except ImportError:
+            missing.append(name)
+        else:
+            if not hasattr(found, attribute):
+                missing.append(name)
+    return missing
+
+
+def check_dash(version: str = dash.__version__) -> None:
+    """Refuse a Dash that this code was not made for.
+
+    Raises:
+        UnsupportedDash: with the version found and what to install.
+    """
+    wanted = 'install one that is: pip install "dash[quart]>=4.4,<4.6"'
+    if not _supported(version):
+        raise UnsupportedDash(
+            f"dashws-async works with Dash 4.4 and 4.5, found {version}; {wanted}"
+        )
+    if missing := _missing_private_names():
+        raise UnsupportedDash(
+            f"Dash {version} has changed inside, it lacks {', '.join(missing)}; {wanted}"
+        )
+
+
+check_dash()
+
+from dash import hooks  # noqa: E402
+from dash._get_app import app_context  # noqa: E402
+from dash._utils import stringify_id  # noqa: E402
+from dash._utils import to_json as _to_json  # noqa: E402
+from dash.backends import get_backend  # noqa: E402
+from dash.backends._quart import QuartRequestAdapter  # noqa: E402
+
+QuartDashServer: Any = get_backend("quart")
+
+
+def to_json(value: object) -> str:
+    """Encode as Dash does: components, figures, ``Patch``, numpy, dates.
+
+    Raises:
+        TypeError: the value cannot be encoded.
+    """
+    return cast(str, _to_json(value))  # type: ignore[no-untyped-call]
+
+
+class CallbackSpec(NamedTuple):
+    """What is known of a registered callback before it runs."""
+
+    name: str
+    """``module.function``, for people."""
+    is_async: bool
+    """Whether it is an ``async def`` (`offload` makes one)."""
+    persistent: bool
+    """Registered with ``persistent=True``."""
+    websocket: bool
+    """Whether the page may call it over the WebSocket."""
+
+
+class DashApp:
+    """A ``dash.Dash`` app, as far as the runtime needs to know it."""
+
+    def __init__(self, app: dash.Dash) -> None:
+        self.app = app
+        self._private: Any = app  # Dash's attributes are private and untyped
+        self._persistent: frozenset[str] = frozenset()
+        self._persistent_of: tuple[int, int] = (0, 0)
+
+    @property
+    def websocket_path(self) -> str:
+        """Where the server listens; behind a proxy the page may use another prefix."""
+        return cast(str, self.app.config.routes_pathname_prefix) + "_dash-ws-callback"
+
+    @property
+    def allowed_origins(self) -> Sequence[str]:
+        """``Dash(websocket_allowed_origins=...)``."""
+        return cast("list[str]", self._private._websocket_allowed_origins)
+
+    @property
+    def batch_delay(self) -> float:
+        """``Dash(websocket_batch_delay=...)`` in seconds, ``0.0`` unless it was set.
+
+        Dash's default cannot be told from the same number given by hand; both
+        mean that nothing waits.
+        """
+        default = inspect.signature(dash.Dash).parameters["websocket_batch_delay"].default
+        delay = self._private._websocket_batch_delay
+        return 0.0 if delay is None or delay == default else float(delay)
+
+    @property
+    def max_workers(self) -> int:
+        """``Dash(websocket_max_workers=...)``: threads for slow plain functions."""
+        return cast(int, self._private._websocket_max_workers or 4)
+
+    @property
+    def debug(self) -> bool:
+        """Whether the page shows Dash's developer tools (``app.run(debug=True)``)."""
+        return bool(self._private._dev_tools.ui)
+
+    @property
+    def silence_routes_logging(self) -> bool:
+        """``app.run(dev_tools_silence_routes_logging=...)``."""
+        return bool(self._private._dev_tools.silence_routes_logging)
+
+    @property
+    def uses_websocket(self) -> bool:
+        """Whether any callback may run over the WebSocket."""
+        return bool(self._private._websocket_callbacks) or any(
+            callback.get("websocket") for callback in self.app.callback_map.values()
+        )
+
+    def find(self, output: str) -> CallbackSpec | None:
+        """The callback that the page calls by its ``output`` id, or None."""
+        registered = self.app.callback_map.get(output)
+        if registered is None or "callback" not in registered:
+            return None
+        function = registered["callback"]
+        return CallbackSpec(
+            name=f"{function.__module__}.{function.__qualname__}",
+            is_async=inspect.iscoroutinefunction(function),
+            persistent=output in self._persistent_outputs(),
+            websocket=bool(self._private._websocket_callbacks or registered.get("websocket")),
+        )
+
+    def _persistent_outputs(self) -> frozenset[str]:
+        # Only the list that Dash sends to the page says which callbacks are
+        # persistent. It grows while pages register theirs.
+        specs = self._private._callback_list
+        version = (id(specs), len(specs))
+        if version != self._persistent_of:
+            self._persistent = frozenset(s["output"] for s in specs if s.get("persistent"))
+            self._persistent_of = version
+        return self._persistent
+
+    def bind(self, payload: dict[str, Any], websocket: object) -> Callable[[], Any]:
+        """Prepare a call of the callback that a request names.
+
+        Must be called in the context that the callback will run in.
+
+        Args:
+            payload: the body of a callback request.
+            websocket: what the callback finds as ``ctx.websocket``.
+
+        Returns:
+            A function that calls it: it returns Dash's answer as JSON text, or a
+            coroutine that does, or (Dash 4.5, generator callbacks) a coroutine
+            that gives an object whose ``frames`` yields answers.
+        """
+        dash_app = self._private
+        context = dash_app._initialize_context(payload)
+        context.dash_websocket = websocket
+        function = dash_app._prepare_callback(context, payload)
+        arguments = dash_app._inputs_to_vals(context.inputs_list + context.states_list)
+        return cast(
+            "Callable[[], Any]",
+            dash_app._execute_callback(function, arguments, context.outputs_list, context),
+        )
+
+    @contextmanager
+    def current(self) -> Iterator[None]:
+        """Make this app the one that ``dash.get_app()`` gives."""
+        token = app_context.set(self.app)
+        try:
+            yield
+        finally:
+            app_context.reset(token)

@@ -1,0 +1,232 @@
+"""What user code holds as ``ctx.websocket``.
+
+Knows the documented interface and which thread it is used from; what a
+connection does with an update or a request is the connection's business
+(`Line` is all that is asked of it).
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import Any, Protocol, TypeVar
+
+import anyio
+from anyio.lowlevel import EventLoopToken, current_token
+from dash import no_update
+
+from . import messages
+from .dash_bridge import WebsocketDisconnected, stringify_id, to_json
+from .loops import call_soon, run_on
+from .outbox import Outgoing
+
+T = TypeVar("T")
+
+_NoUpdate = type(no_update)
+
+_HANDOVER_TIMEOUT = 30.0
+"""Seconds that a worker thread waits for the event loop to take an update, and that
+`WebSocketHandle.close` waits for its frame to leave."""
+
+
+class Reply:
+    """The page's answer to one ``get_props_request``, awaited on the loop that made this."""
+
+    def __init__(self) -> None:
+        self._arrived = anyio.Event()
+        self._token = current_token()
+        self._props: dict[str, Any] | None = None
+
+    def set(self, props: dict[str, Any] | None) -> None:
+        """Resolve it, on the connection's loop; ``None`` says that the connection ended."""
+        self._props = props
+        if current_token() == self._token:
+            self._arrived.set()
+        else:
+            try:
+                call_soon(self._token, self._arrived.set)
+            except RuntimeError:
+                return  # the thread that waited has given up and ended its loop
+
+    async def wait(self) -> dict[str, Any]:
+        """The props.
+
+        Raises:
+            WebsocketDisconnected: the connection ended first.
+        """
+        await self._arrived.wait()
+        if self._props is None:
+            raise WebsocketDisconnected
+        return self._props
+
+
+class Line(Protocol):
+    """What a handle asks of its connection; all of it on the connection's loop."""
+
+    @property
+    def ended(self) -> bool:
+        """Whether the connection has ended. Any thread may look."""
+
+    @property
+    def token(self) -> EventLoopToken:
+        """The loop."""
+
+    @property
+    def thread_id(self) -> int:
+        """The loop's thread."""
+
+    def post(self, message: Outgoing) -> None:
+        """Send a message to the page; does nothing after the end."""
+
+    def ask(
+        self,
+        tab: str,
+        component_id: str,
+        prop_name: str,
+        path: list[str | int] | None,
+        reply: Reply,
+    ) -> str:
+        """Send a ``get_props_request``; returns its id."""
+
+    def forget(self, request_id: str) -> None:
+        """Nobody waits for this request's answer any more."""
+
+    def close(self, code: int, reason: str, by: object, closed: Reply) -> None:
+        """End the connection; ``closed`` is set once the close frame is out."""
+
+
+class WebSocketHandle:
+    """The WebSocket interface of a running callback: ``ctx.websocket``.
+
+    Over HTTP ``ctx.websocket`` is ``None``. Every callback has a handle of its
+    own, which speaks to the browser tab that called it.
+
+    Source: the guide's "API Reference" of WebSocket callbacks.
+    """
+
+    def __init__(self, line: Line, tab: str, owner: object) -> None:
+        self._line = line
+        self._tab = tab
+        self._owner = owner
+
+    @property
+    def is_shutdown(self) -> bool:
+        """Whether the connection has ended: tab closed, network lost, or closed by the server.
+
+        From then on `set_props` does nothing and `get_prop` raises
+        ``WebsocketDisconnected``. (Guide: "Handling Disconnections".)
+        """
+        return self._line.ended
+
+    def set_prop_sync(self, component_id: str | dict[str, Any], prop_name: str, value: Any) -> None:
+        """Send one property's new value at once; ``dash.set_props`` calls this.
+
+        The value is encoded now, so changing it afterwards does no harm. May be
+        called from a worker thread. Does nothing once `is_shutdown`, or for
+        ``no_update``.
+
+        Args:
+            component_id: plain or dict id.
+            prop_name: the property.
+            value: anything Dash can encode, components and ``Patch`` included.
+
+        Raises:
+            TypeError: the value cannot be encoded as JSON.
+        """
+        if self._line.ended or isinstance(value, _NoUpdate):
+            return
+        text = messages.set_props(self._tab, stringify_id(component_id), prop_name, to_json(value))
+        message = Outgoing(self._tab, text, is_update=True)
+        try:
+            self._on_loop(lambda: self._line.post(message))
+        except RuntimeError:
+            if not self._line.ended:  # the loop may end under a thread's feet
+                raise
+
+    async def set_prop(
+        self, component_id: str | dict[str, Any], prop_name: str, value: Any
+    ) -> None:
+        """`set_prop_sync` for those who await it; it does not wait for the client."""
+        self.set_prop_sync(component_id, prop_name, value)
+
+    async def get_prop(
+        self,
+        component_id: str | dict[str, Any],
+        prop_name: str,
+        timeout: float = 30.0,
+        *,
+        path: list[str | int] | None = None,
+    ) -> Any:
+        """The current value of a component's property in the browser.
+
+        The page has applied all earlier `set_props` of this connection when it answers.
+
+        Args:
+            component_id: plain or dict id.
+            prop_name: the property.
+            timeout: seconds to wait for the page.
+            path: keys and indices of the part to read, with a Dash whose page
+                knows it (4.5).
+
+        Returns:
+            The value; ``None`` where the component or property is not in the layout.
+
+        Raises:
+            TimeoutError: the page did not answer in time.
+            WebsocketDisconnected: the connection has ended, or ended meanwhile.
+        """
+        if self._line.ended:
+            raise WebsocketDisconnected
+        line, tab, name = self._line, self._tab, stringify_id(component_id)
+        reply = Reply()
+        request_id = self._on_loop(lambda: line.ask(tab, name, prop_name, path, reply))
+        try:
+            with anyio.move_on_after(timeout):
+                return (await reply.wait()).get(prop_name)
+        finally:
+            self._on_loop(lambda: line.forget(request_id))
+        raise TimeoutError(
+            f"get_prop({component_id!r}, {prop_name!r}): the page did not answer "
+            f"within {timeout:g} seconds"
+        )
+
+    async def close(self, code: int = 1000, reason: str = "Connection closed") -> None:
+        """End the connection; the calling callback may go on and clean up.
+
+        What was sent before still reaches the page, nothing after does. All tabs
+        of this browser share the connection. The browser stays away after 1000
+        and 4001, and comes back after any other code.
+        (Guide: "Handling Disconnections".)
+
+        Args:
+            code: 1000 to 1014 as RFC 6455 and IANA define them, or 3000 to 4999.
+            reason: at most 123 bytes of UTF-8.
+
+        Raises:
+            ValueError: a code or reason that may not be sent.
+        """
+        check_close(code, reason)
+        line, owner, closed = self._line, self._owner, Reply()
+        self._on_loop(lambda: line.close(code, reason, owner, closed))
+        with anyio.move_on_after(_HANDOVER_TIMEOUT):
+            await closed.wait()
+
+    def _on_loop(self, call: Callable[[], T]) -> T:
+        if threading.get_ident() == self._line.thread_id:
+            return call()
+        return run_on(self._line.token, call, _HANDOVER_TIMEOUT)
+
+
+def check_close(code: int, reason: str) -> None:
+    """Refuse what RFC 6455 (sections 5.5 and 7.4) does not allow in a close frame.
+
+    Raises:
+        ValueError: saying what is allowed.
+    """
+    if code not in range(3000, 5000) and code not in {*range(1000, 1004), *range(1007, 1015)}:
+        raise ValueError(
+            f"close(code={code!r}): an endpoint may send 1000 to 1003, 1007 to 1014 "
+            "and 3000 to 4999"
+        )
+    if (length := len(reason.encode())) > 123:
+        raise ValueError(f"close(reason=...): {length} bytes of UTF-8, at most 123 fit")

@@ -1,0 +1,204 @@
+"""All that is different between asyncio and trio, and nothing else.
+
+Everything above this file is written once, on anyio. Two things anyio does not
+offer are made here, for each loop in its own words:
+
+* *One* cancellation (`OwnedRun`). A cancelled anyio scope cancels again at every
+  await; Dash's documented behaviour, and plain sense for cleanup code, is one
+  cancellation after which awaits work. On asyncio a native ``Task.cancel()`` is
+  just that. On trio we cancel a scope behind a shield that is open only while
+  the cancellation travels (see `_TrioRun`).
+* Handing a call to a loop from another thread (`call_soon`, `run_on`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import types
+from collections.abc import Callable, Coroutine, Generator
+from concurrent.futures import Future
+from typing import Any, Protocol, TypeVar, cast
+
+import anyio
+from anyio.lowlevel import EventLoopToken, current_token
+
+T = TypeVar("T")
+
+
+def backend_name() -> str:
+    """``"asyncio"`` or ``"trio"``: the loop that runs the caller."""
+    return (
+        "asyncio" if isinstance(current_token().native_token, asyncio.AbstractEventLoop) else "trio"
+    )
+
+
+class EndedByOwner(Exception):
+    """An `OwnedRun` was cancelled, and what ran in it let the cancellation pass."""
+
+
+class OwnedRun(Protocol):
+    """One coroutine that nothing but its owner's `cancel` can cancel.
+
+    The surroundings' cancel scopes do not reach into it; each `cancel` arrives
+    exactly once, as the loop's own cancellation exception.
+    """
+
+    async def run(self, coro: Coroutine[Any, Any, T]) -> T:
+        """Run the coroutine to its end.
+
+        Raises:
+            EndedByOwner: it ended by a cancellation of `cancel`.
+        """
+
+    def cancel(self) -> None:
+        """Deliver one cancellation; does nothing before the start and after the end.
+
+        Must be called on the loop that runs it.
+        """
+
+
+def owned_run() -> OwnedRun:
+    """An `OwnedRun` for the running loop."""
+    return _AsyncioRun() if backend_name() == "asyncio" else _trio_run()
+
+
+class _AsyncioRun:
+    """`OwnedRun` on asyncio: ``Task.cancel()`` is a single cancellation by nature."""
+
+    def __init__(self) -> None:
+        self._task: asyncio.Task[Any] | None = None
+        self._cancellations = 0
+
+    async def run(self, coro: Coroutine[Any, Any, T]) -> T:
+        task = cast("asyncio.Task[Any]", asyncio.current_task())
+        before = task.cancelling()
+        self._task = task
+        try:
+            with anyio.CancelScope(shield=True):
+                result = await coro
+            return result
+        except asyncio.CancelledError as error:
+            if self._cancellations:
+                raise EndedByOwner from None
+            if task.cancelling() > before:
+                raise  # asyncio itself tears the loop down
+            raise RuntimeError(
+                "the callback raised asyncio.CancelledError, but nobody cancelled it; "
+                "did it await a task or future that was cancelled?"
+            ) from error
+        finally:
+            self._task = None
+            for _ in range(self._cancellations):
+                task.uncancel()
+
+    def cancel(self) -> None:
+        if self._task is not None:
+            self._cancellations += 1
+            self._task.cancel()
+
+
+def _trio_run() -> OwnedRun:
+    # trio is an extra: it is there where a trio loop runs.
+    import outcome
+    import trio
+
+    class _TrioRun:
+        """`OwnedRun` on trio: a cancelled scope behind a shield.
+
+        Opening the shield lets the cancellation in. It has to be shut again
+        before the coroutine's cleanup awaits, and not before the exception has
+        left the scopes that it unwinds: a nursery keeps a ``Cancelled`` to
+        itself if no cancelled scope is visible outside of it. So `_drive` stands
+        between trio and the coroutine and decides at each await that follows the
+        delivery: shut, unless the innermost nursery is itself being cancelled,
+        which means that the await is its wait for its children.
+        """
+
+        def __init__(self) -> None:
+            self._cancelled = anyio.CancelScope()
+            self._shield = anyio.CancelScope(shield=True)
+            self._running = False
+            self._arrived = False
+
+        async def run(self, coro: Coroutine[Any, Any, T]) -> T:
+            self._running = True
+            try:
+                with self._cancelled, self._shield:
+                    return await self._drive(coro)
+                raise EndedByOwner
+            finally:
+                self._running = False
+
+        def cancel(self) -> None:
+            if self._running:
+                self._arrived = False
+                self._cancelled.cancel()
+                self._shield.shield = False
+
+        @types.coroutine
+        def _drive(self, coro: Coroutine[Any, Any, T]) -> Generator[Any, Any, T]:
+            task = trio.lowlevel.current_task()
+            resume: Callable[[Any], Any] = coro.send
+            value: Any = None
+            while True:
+                try:
+                    request = resume(value)
+                except StopIteration as stop:
+                    return cast(T, stop.value)
+                if self._arrived:
+                    nurseries = task.child_nurseries
+                    unwinding = bool(nurseries) and nurseries[-1].cancel_scope.cancel_called
+                    self._shield.shield = not unwinding
+                try:
+                    value = yield request
+                except BaseException as error:
+                    resume, value = coro.throw, error
+                else:
+                    resume = coro.send
+                    # trio wakes a cancelled task with an outcome that holds the exception
+                    if isinstance(value, outcome.Error) and isinstance(value.error, trio.Cancelled):
+                        self._arrived = self._cancelled.cancel_called
+
+    return _TrioRun()
+
+
+def call_soon(token: EventLoopToken, call: Callable[[], object]) -> None:
+    """Have a loop make a call, from any thread; calls of one thread keep their order.
+
+    Raises:
+        RuntimeError: the loop has ended (``trio.RunFinishedError`` is one).
+    """
+    native = token.native_token
+    if isinstance(native, asyncio.AbstractEventLoop):
+        native.call_soon_threadsafe(call)
+    else:
+        cast(Any, native).run_sync_soon(call)
+
+
+def run_on(token: EventLoopToken, call: Callable[[], T], timeout: float) -> T:
+    """Have a loop make a call from another thread, and wait for its result.
+
+    That a thread waits for each of its calls is what keeps it from filling the
+    loop's queue faster than the loop empties it.
+
+    Args:
+        timeout: seconds.
+
+    Raises:
+        TimeoutError: the loop did not come round to it in time.
+        RuntimeError: the loop has ended.
+    """
+    future: Future[T] = Future()
+
+    def make() -> None:
+        if future.set_running_or_notify_cancel():
+            try:
+                future.set_result(call())
+            except Exception as error:
+                future.set_exception(error)
+
+    call_soon(token, make)
+    try:
+        return future.result(timeout)
+    finally:
+        future.cancel()

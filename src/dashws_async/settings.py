@@ -1,0 +1,49 @@
+"""The knobs of the runtime, checked where they are set.
+
+Knows names, units, defaults and what is allowed; nothing of what they do.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+Mode = Literal["async", "hybrid", "threads"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """Every knob of `WebSocketRuntime`; see there for what each one means."""
+
+    mode: Mode
+    cleanup_timeout: float
+    send_timeout: float
+    max_outbox_bytes: int
+    max_threads: int | None
+
+    def __post_init__(self) -> None:
+        if self.mode not in get_args(Mode):
+            allowed = ", ".join(repr(mode) for mode in get_args(Mode))
+            raise ValueError(f"WebSocketRuntime(mode={self.mode!r}): must be one of {allowed}")
+        _check_seconds("cleanup_timeout", self.cleanup_timeout)
+        _check_seconds("send_timeout", self.send_timeout)
+        _check_count("max_outbox_bytes", self.max_outbox_bytes, least=1024, unit="bytes")
+        if self.max_threads is not None:
+            _check_count("max_threads", self.max_threads, least=1, unit="threads")
+
+
+def _check_seconds(name: str, value: object) -> None:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise TypeError(f"WebSocketRuntime({name}={value!r}): must be a number of seconds")
+    if not 0 < value < math.inf:
+        raise ValueError(
+            f"WebSocketRuntime({name}={value!r}): must be a finite number of seconds above 0"
+        )
+
+
+def _check_count(name: str, value: object, *, least: int, unit: str) -> None:
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"WebSocketRuntime({name}={value!r}): must be a whole number of {unit}")
+    if value < least:
+        raise ValueError(f"WebSocketRuntime({name}={value!r}): must be at least {least} {unit}")

@@ -1,0 +1,100 @@
+"""Worker threads: opt-in, bounded, never a default.
+
+Three ways lead here: `offload` for one function, ``mode="hybrid"`` for every
+plain ``def``, and ``mode="threads"``, the documented thread-pool model of Dash
+4.2, for everything. This module knows how to run a call in a thread so that its
+task waits for it; it does not know what a callback is.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Awaitable, Callable, Coroutine
+from contextvars import ContextVar
+from typing import Any, ParamSpec, TypeVar
+
+import anyio
+import anyio.from_thread
+import anyio.to_thread
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+offload_limiter: ContextVar[anyio.CapacityLimiter | None] = ContextVar(
+    "dashws_async_offload_limiter", default=None
+)
+"""Bounds the threads of `offload` in the running callback; None over HTTP: anyio's default."""
+
+
+async def run_in_thread(call: Callable[[], T], limiter: anyio.CapacityLimiter | None = None) -> T:
+    """Run a blocking call in a worker thread, within a copy of the caller's context.
+
+    A thread cannot be cancelled: a cancellation of the caller waits for the call
+    to end. The task group is what waits, on asyncio too, where a native
+    ``Task.cancel()`` would otherwise leave the thread behind.
+    """
+    result: list[T] = []
+
+    async def work() -> None:
+        result.append(await anyio.to_thread.run_sync(call, limiter=limiter))
+
+    try:
+        async with anyio.create_task_group() as owner:
+            owner.start_soon(work)
+    except BaseExceptionGroup as group:
+        if len(group.exceptions) == 1:
+            raise group.exceptions[0] from None
+        raise
+    return result[0]
+
+
+def offload(function: Callable[P, T]) -> Callable[P, Coroutine[Any, Any, T]]:
+    """Run one slow plain function in a worker thread while its task waits.
+
+    Put it under ``@callback``::
+
+        @callback(Output("report", "children"), Input("make", "n_clicks"))
+        @offload
+        def make_report(n_clicks):
+            set_props("status", {"children": "Reading..."})  # still streams
+            return render(read_the_big_file())
+
+    It works over the WebSocket and over HTTP, on asyncio and on trio. The threads
+    of an app's WebSocket callbacks are bounded by ``WebSocketRuntime(max_threads=...)``.
+    When the client leaves, ``ctx.websocket.is_shutdown`` becomes true; a thread
+    cannot be cancelled, so a long loop should look at it.
+
+    To await from the thread (``get_prop``), hand the call to the loop:
+    ``anyio.from_thread.run(ws.get_prop, "input", "value")``.
+
+    Raises:
+        TypeError: at decoration, for a function that is not a plain ``def``.
+    """
+    if (
+        inspect.iscoroutinefunction(function)
+        or inspect.isasyncgenfunction(function)
+        or inspect.isgeneratorfunction(function)
+    ):
+        raise TypeError(
+            f"@offload is for plain functions that block; {function.__qualname__!r} is not one. "
+            "An async function runs on the event loop already: drop @offload"
+        )
+
+    @functools.wraps(function)
+    async def in_thread(*args: P.args, **kwargs: P.kwargs) -> T:
+        call = functools.partial(function, *args, **kwargs)
+        return await run_in_thread(call, offload_limiter.get())
+
+    return in_thread
+
+
+async def run_async_in_thread(
+    function: Callable[[], Awaitable[T]], backend: str, limiter: anyio.CapacityLimiter
+) -> T:
+    """Run an async function in a worker thread, on an event loop of its own.
+
+    Args:
+        backend: ``"asyncio"`` or ``"trio"``: which loop the thread gets.
+    """
+    return await run_in_thread(functools.partial(anyio.run, function, backend=backend), limiter)

@@ -76,7 +76,7 @@ class _AsyncioRun:
         try:
             with anyio.CancelScope(shield=True):
                 result = await coro
-            return result
+            return result  # noqa: RET504  # to mypy, a scope may swallow exceptions
         except asyncio.CancelledError as error:
             if self._cancellations:
                 raise EndedByOwner from None

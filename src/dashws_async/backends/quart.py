@@ -157,7 +157,8 @@ class QuartBackend(QuartDashServer):  # type: ignore[misc]  # Dash is untyped he
     def serve_websocket_callback(self, dash_app: Any) -> None:
         """Make the WebSocket endpoint."""
         self._endpoint_made = True
-        self.server.websocket(self._dash_app.websocket_path)(self._serve_websocket)
+        path = self._dash_app.websocket_path
+        self.server.add_websocket(path, endpoint=path, view_func=self._serve_websocket)
 
     async def _serve_websocket(self) -> None:
         refusal = self._runtime.refuse_handshake(self._dash_app, websocket.headers)

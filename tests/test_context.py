@@ -1,0 +1,250 @@
+"""What a WebSocket callback finds around itself: ctx, Quart, context variables, its app."""
+
+import json
+from contextvars import ContextVar
+
+import anyio
+import dash
+import pytest
+import quart
+from apps import make_app, make_server
+from dash import Dash, Input, Output, ctx, dcc, html, set_props
+
+from dashws_async import WebSocketRuntime
+from dashws_async.testing import open_browser
+
+pytestmark = pytest.mark.anyio
+
+from_middleware = ContextVar("from_middleware", default="not set")
+
+
+async def test_ctx_is_as_it_is_over_http(anyio_backend):
+    app = make_app(anyio_backend, "go", "out", websocket_callbacks=False)
+    seen = {}
+
+    def look(transport):
+        seen[transport] = {
+            "inputs": dict(ctx.inputs),
+            "triggered": ctx.triggered_id,
+            "cookies": dict(ctx.cookies),
+            "agent": ctx.headers.get("User-Agent"),
+            "remote": ctx.remote,
+            "origin": ctx.origin,
+        }
+        return ctx.path.partition("?")[0]
+
+    inputs = [Input("go", "n_clicks")]
+
+    @app.callback(Output("go", "title"), *inputs, websocket=True, prevent_initial_call=True)
+    async def websocket(_):
+        return look("websocket")
+
+    @app.callback(Output("out", "title"), *inputs, prevent_initial_call=True)
+    async def http(_):
+        return look("http")
+
+    headers = {"User-Agent": "test/1"}
+    async with open_browser(app, headers=headers, cookies={"session": "42"}) as browser:
+        page = await browser.open_page()
+        await page.click("go")
+        await page.wait_for("go", "title", "/_dash-ws-callback")
+        await page.wait_for("out", "title", "/_dash-update-component")
+    assert seen["websocket"]["cookies"] == {"session": "42"}
+    assert seen["websocket"]["agent"] == "test/1"
+    assert seen["websocket"]["origin"]
+    for name in ["inputs", "triggered", "cookies", "agent", "remote"]:
+        assert seen["websocket"][name] == seen["http"][name], name
+
+
+async def test_the_framework_and_middleware_are_visible(anyio_backend):
+    app = make_app(anyio_backend, "go", "out")
+    app.server.secret_key = "secret"
+    inner = app.server.asgi_app
+
+    async def middleware(scope, receive, send):
+        from_middleware.set(scope["type"])
+        await inner(scope, receive, send)
+
+    app.server.asgi_app = middleware
+
+    @app.callback(Output("out", "children"), Input("go", "n_clicks"), prevent_initial_call=True)
+    async def look(_):
+        await anyio.sleep(0)
+        return [
+            from_middleware.get(),
+            quart.websocket.path,
+            quart.current_app.name,
+            dict(quart.session),
+            dash.get_app() is app,
+        ]
+
+    async with open_browser(app) as browser:
+        page = await browser.open_page()
+        await page.click("go")
+        await page.wait_for(
+            "out", "children", ["websocket", "/_dash-ws-callback", "tests", {}, True]
+        )
+
+
+async def test_what_a_callback_sets_in_its_context_stays_there(anyio_backend):
+    app = make_app(anyio_backend, "go", "out")
+
+    @app.callback(Output("out", "children"), Input("go", "n_clicks"), prevent_initial_call=True)
+    async def leave_a_mark(clicks):
+        before = from_middleware.get()
+        from_middleware.set("marked")
+        return [clicks, before]
+
+    async with open_browser(app) as browser:
+        page = await browser.open_page()
+        for clicks in [1, 2]:
+            await page.click("go")
+            await page.wait_for("out", "children", [clicks, "not set"])
+
+
+async def test_custom_data_hooks_run(anyio_backend):
+    app = make_app(anyio_backend, "go", "out")
+    hooks = dash.hooks
+
+    @hooks.custom_data("tests")
+    def data(context):
+        return sorted(context["input_values"])
+
+    @app.callback(Output("out", "children"), Input("go", "n_clicks"), prevent_initial_call=True)
+    async def look(_):
+        return ctx.custom_data["tests"]
+
+    try:
+        async with open_browser(app) as browser:
+            page = await browser.open_page()
+            await page.click("go")
+            await page.wait_for("out", "children", ["go.n_clicks"])
+    finally:
+        hooks._ns["custom_data"].clear()
+
+
+@pytest.fixture
+def global_callbacks():
+    """Callbacks registered with ``dash.callback`` belong to the first app that asks."""
+    from dash import _callback
+
+    yield
+    _callback.GLOBAL_CALLBACK_LIST.clear()
+    _callback.GLOBAL_CALLBACK_MAP.clear()
+
+
+@pytest.mark.usefixtures("global_callbacks")
+async def test_a_websocket_before_any_http_request_finds_global_callbacks(anyio_backend):
+    app = make_app(anyio_backend, "go", "out")
+
+    @dash.callback(Output("out", "children"), Input("go", "n_clicks"), prevent_initial_call=True)
+    async def registered_globally(clicks):
+        return clicks + 1
+
+    answer = await first_call(app, "out.children", "go.n_clicks", 1)
+    assert answer["data"]["response"] == {"out": {"children": 2}}
+
+
+async def test_a_websocket_before_any_http_request_finds_the_pages(anyio_backend):
+    registry = dict(dash.page_registry)
+    dash.page_registry.clear()
+    try:
+        app = Dash(
+            __name__,
+            server=make_server(anyio_backend),
+            websocket_callbacks=True,
+            use_pages=True,
+            pages_folder="",
+            plugins=[WebSocketRuntime()],
+        )
+        dash.register_page("first", path="/", layout=html.Div("page one"))
+        dash.register_page("second", path="/two", layout=lambda: html.Div("page two"))
+        app.layout = html.Div([dash.page_container])
+
+        answer = await first_call(
+            app,
+            ".._pages_content.children..._pages_store.data..",
+            "_pages_location.pathname",
+            "/two",
+            "_pages_location.search",
+            "",
+        )
+        shown = answer["data"]["response"]["_pages_content"]["children"]
+        assert shown["props"]["children"] == "page two"
+
+        async with open_browser(app) as browser:
+            page = await browser.open_page("/two")
+            await page.wait_for(
+                "_pages_content", "children", lambda shown: "page two" in str(shown)
+            )
+    finally:
+        dash.page_registry.clear()
+        dash.page_registry.update(registry)
+
+
+async def first_call(app, output, *inputs):
+    """The answer to a callback request on a socket that nothing has preceded."""
+    listed = [
+        {"id": name.rpartition(".")[0], "property": name.rpartition(".")[2], "value": value}
+        for name, value in zip(inputs[::2], inputs[1::2], strict=True)
+    ]
+    names = output[2:-2].split("...") if output.startswith("..") else [output]
+    outputs = [
+        {"id": name.rpartition(".")[0], "property": name.rpartition(".")[2]} for name in names
+    ]
+    request = {
+        "type": "callback_request",
+        "rendererId": "tab",
+        "requestId": "tab-1",
+        "payload": {
+            "output": output,
+            "outputs": outputs if output.startswith("..") else outputs[0],
+            "inputs": listed,
+            "changedPropIds": [inputs[0]],
+        },
+    }
+    client = app.server.test_client()
+    headers = {"Origin": "http://localhost"}
+    async with client.websocket("/_dash-ws-callback", headers=headers) as socket:
+        await socket.send(json.dumps(request))
+        with anyio.fail_after(5):
+            answer = json.loads(await socket.receive())
+    return answer["payload"]
+
+
+@pytest.mark.parametrize("one_server", [True, False])
+async def test_two_apps_in_one_process_do_not_mix(anyio_backend, one_server):
+    server = make_server(anyio_backend)
+    runtimes = [WebSocketRuntime(), WebSocketRuntime()]
+    apps = []
+    for number, runtime in enumerate(runtimes):
+        app = Dash(
+            __name__,
+            server=server if one_server else make_server(anyio_backend),
+            url_base_pathname=f"/app{number}/",
+            websocket_callbacks=True,
+            plugins=[runtime],
+        )
+        app.layout = html.Div([html.Button(id="go"), html.Div(id="out"), dcc.Store(id="live")])
+
+        @app.callback(Output("out", "children"), Input("go", "n_clicks"), prevent_initial_call=True)
+        async def answer(_, number=number, app=app):
+            return [number, dash.get_app() is app]
+
+        @app.callback(persistent=True)
+        async def live(number=number):
+            while not ctx.websocket.is_shutdown:
+                set_props("live", {"data": number})
+                await anyio.sleep(0.001)
+
+        apps.append(app)
+
+    async with open_browser(apps[0]) as first, open_browser(apps[1]) as second:
+        pages = [await first.open_page(), await second.open_page()]
+        for number, page in enumerate(pages):
+            await page.click("go")
+            await page.wait_for("out", "children", [number, True])
+            await page.wait_for("live", "data", number)
+            assert runtimes[number].stats().connections == 1
+        for number, page in enumerate(pages):
+            assert set(page.history("live", "data")) == {number}

@@ -1,0 +1,268 @@
+"""One cancellation, exactly one, on both loops; and calls from other threads."""
+
+import asyncio
+import threading
+
+import anyio
+import pytest
+from anyio.lowlevel import current_token
+
+from dashws_async.loops import EndedByOwner, backend_name, call_soon, owned_run, run_on
+
+pytestmark = pytest.mark.anyio
+
+
+class Owned:
+    """A coroutine in an `OwnedRun`, in a task of its own, with its outcome."""
+
+    def __init__(self, tasks, function):
+        self.run = owned_run()
+        self.outcome = None
+        self.started = anyio.Event()
+        self.ended = anyio.Event()
+        tasks.start_soon(self._run, function)
+
+    async def _run(self, function):
+        try:
+            self.outcome = await self.run.run(function(self.started))
+        except EndedByOwner:
+            self.outcome = "ended by its owner"
+        except Exception as error:
+            self.outcome = error
+        finally:
+            self.ended.set()
+
+
+async def end_of(owned):
+    with anyio.fail_after(5):
+        await owned.ended.wait()
+    return owned.outcome
+
+
+async def test_the_result_is_the_coroutines(anyio_backend):
+    async def answer():
+        await anyio.sleep(0)
+        return 42
+
+    assert backend_name() == anyio_backend
+    assert await owned_run().run(answer()) == 42
+
+
+async def test_an_exception_passes():
+    async def fail():
+        raise LookupError("x")
+
+    with pytest.raises(LookupError):
+        await owned_run().run(fail())
+
+
+async def test_a_cancellation_is_the_loops_own_and_the_cleanups_awaits_work():
+    seen = []
+
+    async def work(started):
+        try:
+            started.set()
+            await anyio.sleep_forever()
+        except anyio.get_cancelled_exc_class():
+            await anyio.sleep(0.01)
+            await anyio.lowlevel.checkpoint()
+            seen.append("cleaned up")
+            raise
+
+    async with anyio.create_task_group() as tasks:
+        owned = Owned(tasks, work)
+        await owned.started.wait()
+        owned.run.cancel()
+        assert await end_of(owned) == "ended by its owner"
+    assert seen == ["cleaned up"]
+
+
+async def test_a_swallowed_cancellation_is_over_and_another_one_is_another():
+    caught = []
+
+    async def work(started):
+        started.set()
+        for number in range(2):
+            try:
+                await anyio.sleep_forever()
+            except anyio.get_cancelled_exc_class():
+                caught.append(number)
+                again.set()
+        await anyio.sleep(0.01)
+        return "done"
+
+    async with anyio.create_task_group() as tasks:
+        again = anyio.Event()
+        owned = Owned(tasks, work)
+        await owned.started.wait()
+        owned.run.cancel()
+        await again.wait()
+        await anyio.wait_all_tasks_blocked()
+        assert caught == [0]
+        owned.run.cancel()
+        assert await end_of(owned) == "done"
+    assert caught == [0, 1]
+
+
+async def test_it_reaches_a_task_that_is_never_blocked():
+    async def spin(started):
+        started.set()
+        while True:
+            await anyio.sleep(0)
+
+    async with anyio.create_task_group() as tasks:
+        owned = Owned(tasks, spin)
+        await owned.started.wait()
+        for _ in range(3):
+            await anyio.sleep(0)
+        owned.run.cancel()
+        assert await end_of(owned) == "ended by its owner"
+
+
+@pytest.mark.parametrize("with_child", [False, True])
+async def test_it_leaves_through_a_task_group(with_child):
+    seen = []
+
+    async def work(started):
+        async with anyio.create_task_group() as inner:
+            if with_child:
+                inner.start_soon(anyio.sleep_forever)
+            started.set()
+            try:
+                await anyio.sleep_forever()
+            except anyio.get_cancelled_exc_class():
+                # With a child, a trio nursery is itself cancelled by now.
+                if not with_child:
+                    await anyio.sleep(0.01)
+                seen.append("cleaned up")
+                raise
+        return "the task group kept the cancellation to itself"
+
+    async with anyio.create_task_group() as tasks:
+        owned = Owned(tasks, work)
+        await owned.started.wait()
+        await anyio.wait_all_tasks_blocked()
+        owned.run.cancel()
+        assert await end_of(owned) == "ended by its owner"
+    assert seen == ["cleaned up"]
+
+
+async def test_time_limits_inside_still_work():
+    async def work(started):
+        started.set()
+        with anyio.move_on_after(0.01):
+            await anyio.sleep_forever()
+        try:
+            await anyio.sleep_forever()
+        except anyio.get_cancelled_exc_class():
+            with anyio.move_on_after(0.01) as limit:
+                await anyio.sleep_forever()
+            return "cleaned up within the limit" if limit.cancelled_caught else "?"
+
+    async with anyio.create_task_group() as tasks:
+        owned = Owned(tasks, work)
+        await owned.started.wait()
+        await anyio.sleep(0.05)
+        owned.run.cancel()
+        assert await end_of(owned) == "cleaned up within the limit"
+
+
+async def test_the_surroundings_cannot_cancel_it():
+    async def work(started):
+        started.set()
+        await go_on.wait()
+        return "ended by itself"
+
+    go_on = anyio.Event()
+    async with anyio.create_task_group() as outer:
+        owned = Owned(outer, work)
+        await owned.started.wait()
+        outer.cancel_scope.cancel()
+        go_on.set()
+    assert owned.outcome == "ended by itself"
+
+
+async def test_cancel_before_the_start_and_after_the_end_does_nothing():
+    run = owned_run()
+    run.cancel()
+
+    async def work():
+        await anyio.sleep(0)
+        return 1
+
+    assert await run.run(work()) == 1
+    run.cancel()
+    await anyio.sleep(0)
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+async def test_a_stray_cancelled_error_is_an_error_and_harms_no_neighbour():
+    async def work(started):
+        started.set()
+        future = asyncio.get_running_loop().create_future()
+        future.cancel()
+        await future
+
+    async with anyio.create_task_group() as tasks:
+        owned = Owned(tasks, work)
+        outcome = await end_of(owned)
+    assert isinstance(outcome, RuntimeError)
+    assert "nobody cancelled it" in str(outcome)
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+async def test_asyncio_timeouts_work_in_cleanup():
+    async def work(started):
+        started.set()
+        try:
+            await asyncio.sleep(60)
+        except asyncio.CancelledError:
+            try:
+                async with asyncio.timeout(0.01):
+                    await asyncio.sleep(60)
+            except TimeoutError:
+                return "timed out"
+
+    async with anyio.create_task_group() as tasks:
+        owned = Owned(tasks, work)
+        await owned.started.wait()
+        owned.run.cancel()
+        assert await end_of(owned) == "timed out"
+
+
+async def test_a_thread_can_have_the_loop_make_calls_in_order():
+    token, calls, done = current_token(), [], anyio.Event()
+
+    def in_thread():
+        for number in range(100):
+            call_soon(token, lambda number=number: calls.append(number))
+        call_soon(token, done.set)
+
+    thread = threading.Thread(target=in_thread)
+    thread.start()
+    with anyio.fail_after(5):
+        await done.wait()
+    thread.join()
+    assert calls == list(range(100))
+
+
+async def test_a_thread_gets_the_result_or_the_exception_of_its_call():
+    token = current_token()
+
+    def work():
+        assert run_on(token, threading.get_ident, 5) == loop_thread
+        with pytest.raises(ZeroDivisionError):
+            run_on(token, lambda: 1 / 0, 5)
+        return "done"
+
+    loop_thread = threading.get_ident()
+    assert await anyio.to_thread.run_sync(work) == "done"
+
+
+def test_a_loop_that_has_ended_says_so(anyio_backend):
+    async def token():
+        return current_token()
+
+    ended = anyio.run(token, backend=anyio_backend)
+    with pytest.raises(RuntimeError):
+        run_on(ended, int, 1)

@@ -336,6 +336,23 @@ async def test_a_callback_that_raises_answers_and_harms_no_neighbour(anyio_backe
         assert f"reference {reference})" in logged
 
 
+async def test_exit_in_a_callback_ends_the_callback_only(anyio_backend):
+    app = make_app(anyio_backend, "go", "out")
+
+    @app.callback(Output("out", "children"), Input("go", "n_clicks"), prevent_initial_call=True)
+    async def leave(clicks):
+        if clicks == 1:
+            raise SystemExit(1)
+        return "still here"
+
+    async with open_browser(app) as browser:
+        page = await browser.open_page()
+        await page.click("go")
+        await page.wait_for_error()
+        await page.click("go")
+        await page.wait_for("out", "children", "still here")
+
+
 async def test_plain_functions_run_too(anyio_backend):
     app = make_app(anyio_backend, "go", "out")
 

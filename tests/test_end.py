@@ -274,3 +274,6 @@ async def test_drain_closes_every_connection_and_refuses_new_ones(anyio_backend)
         assert runtime.stats().connections == 0
         await browser.reconnect()
         assert browser.handshake_status == 403
+        runtime._runtime.open()
+        await browser.reconnect()
+        assert browser.connected

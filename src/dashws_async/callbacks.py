@@ -98,7 +98,7 @@ class CallbackTask:
             answer = await self._run.run(self._outcome())
         except EndedByOwner:
             return
-        except Exception as error:
+        except (Exception, SystemExit) as error:  # exit() in a callback is for the callback only
             answer = self._failure(error)
         self._answer(answer)
 
@@ -161,12 +161,12 @@ class CallbackTask:
         text = messages.callback_response(self.tab, self.request_id, payload)
         self._line.post(Outgoing(self.tab, text, is_update=False))
 
-    def _failure(self, error: Exception) -> str:
+    def _failure(self, error: BaseException) -> str:
         if self._line.ended and _only_disconnected(error):
             return messages.PREVENT_UPDATE
         return self._failure_text(f"{type(error).__name__}: {error}", error)
 
-    def _failure_text(self, text: str, error: Exception | None) -> str:
+    def _failure_text(self, text: str, error: BaseException | None) -> str:
         reference = secrets.token_hex(4)
         logger.error(
             "Callback %s failed (reference %s): %s",
@@ -184,7 +184,7 @@ async def _await(awaitable: Awaitable[Any]) -> Any:
     return await awaitable
 
 
-def _only_disconnected(error: Exception) -> bool:
+def _only_disconnected(error: BaseException) -> bool:
     if isinstance(error, ExceptionGroup):
         return error.split(WebsocketDisconnected)[1] is None
     return isinstance(error, WebsocketDisconnected)

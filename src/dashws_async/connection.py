@@ -19,6 +19,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from itertools import count
 from typing import Any, NamedTuple, Protocol
 
@@ -265,7 +266,8 @@ class Connection:
                 self._settings.send_timeout,
             )
             self.end(TRY_AGAIN)
-            with anyio.move_on_after(1):  # it takes nothing; a close frame is worth one try
+            # It takes nothing; a close frame is worth one try.
+            with suppress(Disconnected), anyio.move_on_after(1):
                 await self._transport.close(*TRY_AGAIN)
         self._transport_has_closed()
         conversation.cancel()

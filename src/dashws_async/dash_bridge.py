@@ -185,7 +185,8 @@ class DashApp:
             name=f"{function.__module__}.{function.__qualname__}",
             is_async=inspect.iscoroutinefunction(function),
             persistent=output in self._persistent_outputs(),
-            websocket=bool(self._private._websocket_callbacks or registered.get("websocket")),
+            websocket=not registered.get("background")
+            and bool(self._private._websocket_callbacks or registered.get("websocket")),
         )
 
     def _persistent_outputs(self) -> frozenset[str]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import inspect
 import logging
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Protocol
 from urllib.parse import urlsplit
@@ -16,7 +17,15 @@ from urllib.parse import urlsplit
 import anyio
 from anyio.lowlevel import EventLoopToken, current_token
 
-from .connection import INTERNAL_ERROR, RESTART, Close, Connection, Counters, Transport
+from .connection import (
+    INTERNAL_ERROR,
+    RESTART,
+    Close,
+    Connection,
+    Counters,
+    Disconnected,
+    Transport,
+)
 from .dash_bridge import DashApp, hooks
 from .settings import Mode, Settings
 
@@ -64,7 +73,7 @@ class Runtime:
         self._connections: set[Connection] = set()
         self._accepted = 0
         self._counters = Counters()
-        self._draining = False
+        self._all_gone: anyio.Event | None = None  # while draining
         self._limiter: tuple[EventLoopToken, anyio.CapacityLimiter] | None = None
 
     def stats(self) -> RuntimeStats:
@@ -84,7 +93,7 @@ class Runtime:
         Args:
             headers: the request's.
         """
-        if self._draining:
+        if self._all_gone is not None:
             return "The server is shutting down"
         origin, host = headers.get("origin"), headers.get("host")
         if not origin:
@@ -106,7 +115,8 @@ class Runtime:
         """
         rejected = await _ask_hooks("websocket_connect", REJECTED, websocket)
         if rejected is not None:
-            await transport.close(*rejected)
+            with suppress(Disconnected):
+                await transport.close(*rejected)
             return
 
         async def look_at(message: dict[str, Any]) -> Close | None:
@@ -126,21 +136,28 @@ class Runtime:
             await connection.serve()
         except Exception:
             logger.exception("A connection failed; this is a bug in dashws-async")
-            await transport.close(*INTERNAL_ERROR)
+            with suppress(Disconnected):
+                await transport.close(*INTERNAL_ERROR)
         finally:
             self._connections.discard(connection)
+            if self._all_gone is not None and not self._connections:
+                self._all_gone.set()
+
+    def open(self) -> None:
+        """Accept handshakes; so it is at first, and again after a `drain`."""
+        self._all_gone = None
 
     async def drain(self) -> None:
         """Close all connections (1012: the browser comes back), and wait for their callbacks.
 
-        Waits no longer than ``cleanup_timeout``; new handshakes are refused from now on.
+        Waits no longer than ``cleanup_timeout``; handshakes are refused until `open`.
         """
-        self._draining = True
-        for connection in list(self._connections):
+        self._all_gone = anyio.Event()
+        for connection in self._connections:
             connection.end(RESTART)
         with anyio.move_on_after(self.settings.cleanup_timeout):
-            while self._connections:
-                await anyio.sleep(0.01)
+            if self._connections:
+                await self._all_gone.wait()
 
     def _thread_limiter(self, app: DashApp) -> anyio.CapacityLimiter:
         token = current_token()

@@ -25,6 +25,7 @@ from typing import Any
 
 import anyio
 import hypercorn.config
+import quart.wrappers
 from anyio.lowlevel import EventLoopToken, current_token
 from quart import Quart, Response, abort, g, has_websocket_context, request, websocket
 from werkzeug.security import safe_join
@@ -38,26 +39,41 @@ logger = logging.getLogger("dashws_async")
 
 POLICY_VIOLATION = 1008
 
+_GONE: tuple[type[Exception], ...] = (OSError,)
+if hasattr(quart.wrappers, "ClientDisconnectedError"):  # Quart 0.23
+    _GONE += (quart.wrappers.ClientDisconnectedError,)
+
 
 class UnsupportedServer(TypeError):
     """The app's server is not one that the runtime can serve WebSockets on."""
 
 
 class QuartTransport:
-    """The WebSocket of the running Quart handler, as a `connection.Transport`."""
+    """The WebSocket of the running Quart handler, as a `connection.Transport`.
+
+    Quart cancels the handler when the client leaves; since 0.23 it may also say
+    so with an exception.
+    """
 
     async def receive(self) -> str | bytes:
-        # Quart cancels the handler when the client leaves; no other sign is given.
-        message: str | bytes = await websocket.receive()
+        try:
+            message: str | bytes = await websocket.receive()
+        except _GONE as error:
+            raise Disconnected from error
         return message
 
     async def send(self, text: str) -> None:
-        await websocket.send(text)
+        try:
+            await websocket.send(text)
+        except _GONE as error:
+            raise Disconnected from error
 
     async def close(self, code: int, reason: str) -> None:
         try:
             await websocket.close(code, reason)
-        except RuntimeError as error:  # Quart: closed before
+        except _GONE as error:
+            raise Disconnected from error
+        except RuntimeError as error:  # closed before
             raise Disconnected from error
 
 
@@ -142,10 +158,6 @@ class QuartBackend(QuartDashServer):  # type: ignore[misc]  # Dash is untyped he
         if len(self._set_ups) == 1:
             self.server.before_request(self._set_up)
 
-    def after_request(self, func: Callable[[], Any]) -> None:
-        """Have a function run after each request."""
-        super().after_request(self._on_loop(func))
-
     @property
     def websocket_capability(self) -> bool:
         """Whether pages should open a WebSocket: only where a callback may use it.
@@ -225,6 +237,7 @@ class QuartBackend(QuartDashServer):  # type: ignore[misc]  # Dash is untyped he
     async def _run_server(
         self, config: hypercorn.config.Config, serve: Callable[..., Awaitable[None]]
     ) -> None:
+        self._runtime.open()
         stop = anyio.Event()
         self._ws_shutdown_event = _StopForDashTesting(stop, current_token())
 

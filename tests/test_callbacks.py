@@ -2,7 +2,6 @@
 
 import anyio
 import pytest
-from apps import make_app
 from dash import (
     ALL,
     MATCH,
@@ -18,6 +17,7 @@ from dash import (
 )
 from dash.exceptions import PreventUpdate
 
+from apps import make_app
 from dashws_async import WebSocketHandle, WebSocketRuntime
 from dashws_async.testing import open_browser
 

@@ -7,9 +7,9 @@ import anyio
 import dash
 import pytest
 import quart
-from apps import make_app, make_server
 from dash import Dash, Input, Output, ctx, dcc, html, set_props
 
+from apps import make_app, make_server
 from dashws_async import WebSocketRuntime
 from dashws_async.testing import open_browser
 

@@ -2,10 +2,10 @@
 
 import anyio
 import pytest
-from apps import make_app
 from dash import Input, Output, ctx, set_props
 from dash.exceptions import WebsocketDisconnected
 
+from apps import make_app
 from dashws_async import WebSocketRuntime
 from dashws_async.testing import open_browser
 

@@ -3,9 +3,9 @@
 import anyio
 import dash
 import pytest
-from apps import make_app
 from dash import Input, Output, Patch, ctx, dcc, set_props
 
+from apps import make_app
 from dashws_async.testing import open_browser
 
 pytestmark = [

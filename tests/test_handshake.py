@@ -2,9 +2,9 @@
 
 import dash
 import pytest
-from apps import make_app
 from dash import Input, Output
 
+from apps import make_app
 from dashws_async import WebSocketRuntime
 from dashws_async.testing import open_browser
 

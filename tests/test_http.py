@@ -3,9 +3,9 @@
 import threading
 
 import pytest
-from apps import make_app, make_server
 from dash import Dash, Input, Output, dcc, html
 
+from apps import make_app, make_server
 from dashws_async import WebSocketRuntime
 from dashws_async.testing import open_browser
 

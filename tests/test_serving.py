@@ -8,6 +8,7 @@ from pathlib import Path
 
 import anyio
 import pytest
+
 from browser.server import Server
 from dashws_async.testing import open_browser
 

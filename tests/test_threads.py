@@ -6,9 +6,9 @@ import time
 import anyio
 import anyio.from_thread
 import pytest
-from apps import make_app
 from dash import Input, Output, ctx, set_props
 
+from apps import make_app
 from dashws_async import WebSocketRuntime, offload
 from dashws_async.loops import backend_name
 from dashws_async.runtime import default_threads

@@ -86,9 +86,6 @@ def test_a_signal_ends_the_gallery_quietly(loop, how):
 
 @pytest.mark.process
 @pytest.mark.anyio
-@pytest.mark.xfail(
-    strict=True, reason="app.run drains the runtime of its own app only: remove with the repair"
-)
 async def test_a_signal_closes_the_pages_of_every_app_for_them_to_come_back(anyio_backend_name):
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]

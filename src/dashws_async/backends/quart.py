@@ -39,6 +39,9 @@ logger = logging.getLogger("dashws_async")
 
 POLICY_VIOLATION = 1008
 
+_RUNTIMES = "dashws_async"
+"""The key in ``Quart.extensions`` under which a server's runtimes stand."""
+
 _GONE: tuple[type[Exception], ...] = (OSError,)
 if hasattr(quart.wrappers, "ClientDisconnectedError"):  # Quart 0.23
     _GONE += (quart.wrappers.ClientDisconnectedError,)
@@ -169,6 +172,7 @@ class QuartBackend(QuartDashServer):  # type: ignore[misc]  # Dash is untyped he
     def serve_websocket_callback(self, dash_app: Any) -> None:
         """Make the WebSocket endpoint."""
         self._endpoint_made = True
+        self.server.extensions.setdefault(_RUNTIMES, []).append(self._runtime)
         path = self._dash_app.websocket_path
         self.server.add_websocket(path, endpoint=path, view_func=self._serve_websocket)
 
@@ -237,13 +241,18 @@ class QuartBackend(QuartDashServer):  # type: ignore[misc]  # Dash is untyped he
     async def _run_server(
         self, config: hypercorn.config.Config, serve: Callable[..., Awaitable[None]]
     ) -> None:
-        self._runtime.open()
+        # Several Dash apps may share the server; they stop together.
+        runtimes: list[Runtime] = self.server.extensions[_RUNTIMES]
+        for runtime in runtimes:
+            runtime.open()
         stop = anyio.Event()
         self._ws_shutdown_event = _StopForDashTesting(stop, current_token())
 
         async def until_stopped() -> None:
             await stop.wait()
-            await self._runtime.drain()
+            async with anyio.create_task_group() as drains:
+                for runtime in runtimes:
+                    drains.start_soon(runtime.drain)
 
         # A scope of its own: on asyncio, Hypercorn cancels the task it is called in on
         # its way out, which a cancelled scope around it would take for another's.

@@ -1,0 +1,1 @@
+"""The examples, one module each: an `ABOUT`, and `create()` with the layout and the callbacks."""

@@ -6,12 +6,14 @@ import json
 import pytest
 from dash import ALL, ALLSMALLER, MATCH, Dash, Input, Output, Patch, State, dcc, html
 from dash._utils import to_json
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dashws_async.testing import PatchError, apply_patch
 from dashws_async.testing._layout import Layout, component_key
 from dashws_async.testing._page import PageState, Url
+
+unhurried = settings(deadline=None)  # a loaded machine is no failure
 
 HOME = Url("http://dash.test/", "/")
 
@@ -38,6 +40,7 @@ lists = st.lists(json_values, max_size=6)
 dicts = st.dictionaries(st.text(min_size=1, max_size=3), json_values, max_size=5)
 
 
+@unhurried
 @given(lists, json_values)
 def test_append_and_prepend_do_what_python_lists_do(items, value):
     patch = Patch()
@@ -46,6 +49,7 @@ def test_append_and_prepend_do_what_python_lists_do(items, value):
     assert patched(items, patch) == [value, *items, value]
 
 
+@unhurried
 @given(lists, lists)
 def test_extend_does_what_python_lists_do(items, more):
     patch = Patch()
@@ -53,6 +57,7 @@ def test_extend_does_what_python_lists_do(items, more):
     assert patched(items, patch) == items + more
 
 
+@unhurried
 @given(lists, st.integers(-6, 6), json_values)
 def test_insert_puts_the_value_where_python_does_and_at_the_end_if_there_is_no_such_place(
     items, index, value
@@ -65,6 +70,7 @@ def test_insert_puts_the_value_where_python_does_and_at_the_end_if_there_is_no_s
     assert patched(items, patch) == expected
 
 
+@unhurried
 @given(lists.filter(bool), st.data())
 def test_assign_and_delete_take_negative_indices(items, data):
     index = data.draw(st.integers(-len(items), len(items) - 1))
@@ -78,6 +84,7 @@ def test_assign_and_delete_take_negative_indices(items, data):
     assert patched(items, delete) == deleted
 
 
+@unhurried
 @given(dicts, dicts)
 def test_update_does_what_python_dicts_do(old, new):
     patch = Patch()
@@ -85,6 +92,7 @@ def test_update_does_what_python_dicts_do(old, new):
     assert patched(old, patch) == {**old, **new}
 
 
+@unhurried
 @given(dicts.filter(bool), st.data())
 def test_delete_removes_one_key(old, data):
     key = data.draw(st.sampled_from(sorted(old)))
@@ -93,6 +101,7 @@ def test_delete_removes_one_key(old, data):
     assert patched(old, patch) == {name: value for name, value in old.items() if name != key}
 
 
+@unhurried
 @given(st.integers(-1000, 1000), st.integers(-1000, 1000), st.integers(1, 100))
 def test_arithmetic_does_what_python_does(old, step, divisor):
     patch = Patch()
@@ -103,6 +112,7 @@ def test_arithmetic_does_what_python_does(old, step, divisor):
     assert patched({"n": old}, patch) == {"n": ((old + step) * 3 - 2) / divisor}
 
 
+@unhurried
 @given(lists)
 def test_reverse_and_clear(items):
     reverse, clear = Patch(), Patch()
@@ -137,6 +147,7 @@ def test_a_division_by_zero_is_infinite_as_in_javascript():
     assert patched({"n": -2}, patch) == {"n": float("-inf")}
 
 
+@unhurried
 @given(lists, dicts)
 def test_the_old_value_is_left_as_it_was(items, entries):
     value = {"list": items, "dict": entries}
@@ -640,6 +651,27 @@ def test_new_components_that_set_props_brings_are_in_the_page_but_fire_nothing()
     assert page.get_props({"componentId": {"type": "in", "n": 7}, "properties": ["value"]}) == {
         "value": 70
     }
+
+
+def test_new_components_prevent_the_callbacks_among_themselves_and_fire_those_that_lead_out():
+    page = make_page(
+        html.Div([html.Button(id="go"), html.Div(id="box"), html.Div(id="sum")]),
+        on(Output("box", "children"), Input("go", "n_clicks"), prevent_initial_call=True),
+        on(
+            Output({"type": "out", "n": MATCH}, "children"),
+            Input({"type": "in", "n": MATCH}, "value"),
+            prevent_initial_call=True,
+        ),
+        on(
+            Output("sum", "children"),
+            Input({"type": "in", "n": ALL}, "value"),
+            prevent_initial_call=True,
+        ),
+    )
+    page.edit("go", {"n_clicks": 1})
+    page.turn()
+    page.answer("tab-1", ok({"box": {"children": wire(rows(7))}}))
+    assert sent(page) == ["sum.children"]
 
 
 def test_an_all_input_fires_when_components_go():

@@ -147,6 +147,28 @@ async def test_it_leaves_through_a_task_group(with_child):
     assert seen == ["cleaned up"]
 
 
+async def test_the_cleanups_awaits_work_behind_a_task_group_that_waits_for_its_children():
+    seen = []
+
+    async def work(started):
+        try:
+            async with anyio.create_task_group() as inner:
+                inner.start_soon(anyio.sleep_forever)
+                started.set()
+        except anyio.get_cancelled_exc_class():
+            await anyio.sleep(0.01)
+            seen.append("cleaned up")
+            raise
+
+    async with anyio.create_task_group() as tasks:
+        owned = Owned(tasks, work)
+        await owned.started.wait()
+        await anyio.wait_all_tasks_blocked()
+        owned.run.cancel()
+        assert await end_of(owned) == "ended by its owner"
+    assert seen == ["cleaned up"]
+
+
 async def test_time_limits_inside_still_work():
     async def work(started):
         started.set()

@@ -227,9 +227,16 @@ class Connection:
 
     async def _wind_up(self) -> None:
         """Wait for the callbacks; cancel those that stay, once per ``cleanup_timeout``."""
+        torn_down: BaseException | None = None
         while self._running:
-            with anyio.move_on_after(self._settings.cleanup_timeout):
-                await self._idle.wait()
+            try:
+                with anyio.move_on_after(self._settings.cleanup_timeout):
+                    await self._idle.wait()
+            except anyio.get_cancelled_exc_class() as error:
+                # On asyncio a shield does not keep out the task's own cancellation: Quart's,
+                # when the client answers our close frame, and the loop's at its end.
+                torn_down = error
+                continue
             for callback in self._running.values():
                 logger.warning(
                     "Callback %s still runs %g s after its connection ended; cancelling it",
@@ -237,6 +244,8 @@ class Connection:
                     self._settings.cleanup_timeout,
                 )
                 callback.cancel()
+        if torn_down is not None:
+            raise torn_down
 
     async def _write(self, conversation: anyio.CancelScope) -> None:
         """Send frames as they come; at the end what still waits, and the close frame."""

@@ -112,32 +112,36 @@ def _trio_run() -> OwnedRun:
         between trio and the coroutine and decides at each await that follows the
         delivery: shut, unless the innermost nursery is itself being cancelled,
         which means that the await is its wait for its children.
+
+        The cancellation has arrived when trio wakes the coroutine with it, or,
+        if that waited for a nursery's children, when it has left that nursery.
         """
 
         def __init__(self) -> None:
             self._cancelled = anyio.CancelScope()
             self._shield = anyio.CancelScope(shield=True)
-            self._running = False
+            self._task: trio.lowlevel.Task | None = None
+            self._waited_in: list[trio.Nursery] = []
             self._arrived = False
 
         async def run(self, coro: Coroutine[Any, Any, T]) -> T:
-            self._running = True
+            self._task = trio.lowlevel.current_task()
             try:
                 with self._cancelled, self._shield:
                     return await self._drive(coro)
                 raise EndedByOwner
             finally:
-                self._running = False
+                self._task = None
 
         def cancel(self) -> None:
-            if self._running:
+            if self._task is not None:
                 self._arrived = False
+                self._waited_in = list(self._task.child_nurseries)
                 self._cancelled.cancel()
                 self._shield.shield = False
 
         @types.coroutine
         def _drive(self, coro: Coroutine[Any, Any, T]) -> Generator[Any, Any, T]:
-            task = trio.lowlevel.current_task()
             resume: Callable[[Any], Any] = coro.send
             value: Any = None
             while True:
@@ -145,8 +149,8 @@ def _trio_run() -> OwnedRun:
                     request = resume(value)
                 except StopIteration as stop:
                     return cast(T, stop.value)
-                if self._arrived:
-                    nurseries = task.child_nurseries
+                if self._has_arrived():
+                    nurseries = cast(trio.lowlevel.Task, self._task).child_nurseries
                     unwinding = bool(nurseries) and nurseries[-1].cancel_scope.cancel_called
                     self._shield.shield = not unwinding
                 try:
@@ -158,6 +162,15 @@ def _trio_run() -> OwnedRun:
                     # trio wakes a cancelled task with an outcome that holds the exception
                     if isinstance(value, outcome.Error) and isinstance(value.error, trio.Cancelled):
                         self._arrived = self._cancelled.cancel_called
+
+        def _has_arrived(self) -> bool:
+            if not self._arrived and self._waited_in:
+                still_in = cast(trio.lowlevel.Task, self._task).child_nurseries
+                self._arrived = any(
+                    nursery.cancel_scope.cancel_called and nursery not in still_in
+                    for nursery in self._waited_in
+                )
+            return self._arrived
 
     return _TrioRun()
 

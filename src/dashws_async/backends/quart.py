@@ -34,13 +34,11 @@ from ..connection import Disconnected
 from ..dash_bridge import DashApp, QuartDashServer, QuartRequestAdapter
 from ..loops import call_soon
 from ..runtime import Runtime
+from .shutdown import Shutdown
 
 logger = logging.getLogger("dashws_async")
 
 POLICY_VIOLATION = 1008
-
-_RUNTIMES = "dashws_async"
-"""The key in ``Quart.extensions`` under which a server's runtimes stand."""
 
 _GONE: tuple[type[Exception], ...] = (OSError,)
 if hasattr(quart.wrappers, "ClientDisconnectedError"):  # Quart 0.23
@@ -172,7 +170,7 @@ class QuartBackend(QuartDashServer):  # type: ignore[misc]  # Dash is untyped he
     def serve_websocket_callback(self, dash_app: Any) -> None:
         """Make the WebSocket endpoint."""
         self._endpoint_made = True
-        self.server.extensions.setdefault(_RUNTIMES, []).append(self._runtime)
+        Shutdown.of(self.server).runtimes.append(self._runtime)
         path = self._dash_app.websocket_path
         self.server.add_websocket(path, endpoint=path, view_func=self._serve_websocket)
 
@@ -226,7 +224,8 @@ class QuartBackend(QuartDashServer):  # type: ignore[misc]  # Dash is untyped he
         """
         config = hypercorn.config.Config()
         config.bind = [f"{host}:{port}"]
-        config.loglevel = "WARNING"  # Dash has said where it runs
+        config.loglevel = "INFO" if "accesslog" in options else "WARNING"  # Dash says where it runs
+        config.graceful_timeout = 1.0  # seconds for HTTP; the WebSockets are closed by then
         for name, value in options.items():
             if hasattr(hypercorn.config.Config, name):
                 setattr(config, name, value)
@@ -241,18 +240,15 @@ class QuartBackend(QuartDashServer):  # type: ignore[misc]  # Dash is untyped he
     async def _run_server(
         self, config: hypercorn.config.Config, serve: Callable[..., Awaitable[None]]
     ) -> None:
-        # Several Dash apps may share the server; they stop together.
-        runtimes: list[Runtime] = self.server.extensions[_RUNTIMES]
-        for runtime in runtimes:
-            runtime.open()
+        shutdown = Shutdown.of(self.server)
+        shutdown.handled_by_app_run = True
+        shutdown.open()
         stop = anyio.Event()
         self._ws_shutdown_event = _StopForDashTesting(stop, current_token())
 
         async def until_stopped() -> None:
             await stop.wait()
-            async with anyio.create_task_group() as drains:
-                for runtime in runtimes:
-                    drains.start_soon(runtime.drain)
+            await shutdown.drain()
 
         # A scope of its own: on asyncio, Hypercorn cancels the task it is called in on
         # its way out, which a cancelled scope around it would take for another's.

@@ -19,6 +19,7 @@ from dashws_async.demo.app import EXAMPLES, create_app
 from dashws_async.demo.code import highlight, source_of
 from dashws_async.demo.numbers import Meter, Reading
 from dashws_async.testing import open_browser
+from ports import free_port
 
 PATHS = ["/", *(example.ABOUT.path for example in EXAMPLES)]
 
@@ -58,8 +59,8 @@ def test_a_missing_package_is_answered_with_the_extra_to_install(loop, package):
 
 
 def test_a_port_in_use_is_said_in_one_line():
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = taken.getsockname()[1]
+    port = free_port()
+    with socket.create_server(("127.0.0.1", port)):
         result = _dashws("demo", "--port", str(port)).communicate(timeout=30)[0]
     assert f"Error: Cannot listen on 127.0.0.1:{port}" in result
     assert "Traceback" not in result
@@ -69,8 +70,7 @@ def test_a_port_in_use_is_said_in_one_line():
 @pytest.mark.parametrize("loop", ["asyncio", "trio"])
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_ends_the_gallery_quietly(loop, how):
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    port = free_port()
     process = _dashws("demo", "--loop", loop, "--port", str(port))
     try:
         _wait_until_it_answers(f"http://127.0.0.1:{port}/")
@@ -87,8 +87,7 @@ def test_a_signal_ends_the_gallery_quietly(loop, how):
 @pytest.mark.process
 @pytest.mark.anyio
 async def test_a_signal_closes_the_pages_of_every_app_for_them_to_come_back(anyio_backend_name):
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    port = free_port()
     url = f"http://127.0.0.1:{port}"
     process = _dashws("demo", "--loop", anyio_backend_name, "--port", str(port))
     try:

@@ -6,9 +6,7 @@ test opens Dash's own, to show that nothing depends on ours.
 
 import json
 import logging
-import random
-import socket
-from contextlib import asynccontextmanager, closing
+from contextlib import asynccontextmanager
 
 import anyio
 import pytest
@@ -32,6 +30,7 @@ from quart_trio import QuartTrio
 
 from dashws_async import WebSocketRuntime
 from dashws_async.testing import open_browser
+from ports import free_port
 
 pytestmark = pytest.mark.anyio
 
@@ -76,19 +75,6 @@ async def serve(app, backend_name):
                 await anyio.sleep(0.02)
         yield f"http://127.0.0.1:{port}/"
         stop.set()
-
-
-def free_port():
-    for port in random.sample(range(20000, 30000), 100):
-        with closing(socket.socket()) as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            if probe.connect_ex(("127.0.0.1", port)) != 0:
-                try:
-                    probe.bind(("127.0.0.1", port))
-                except OSError:
-                    continue
-                return port
-    raise RuntimeError("no free port")
 
 
 async def answers(port):

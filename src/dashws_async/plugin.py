@@ -13,13 +13,13 @@ from .settings import Mode, Settings
 class WebSocketRuntime:
     """Run a Dash app's WebSocket callbacks as tasks of the event loop.
 
-    ::
+    ```python
+    from dash import Dash
+    from dashws_async import WebSocketRuntime
 
-        from dash import Dash
-        from dashws_async import WebSocketRuntime
-
-        app = Dash(__name__, backend="quart", websocket_callbacks=True,
-                   plugins=[WebSocketRuntime()])
+    app = Dash(__name__, backend="quart", websocket_callbacks=True,
+               plugins=[WebSocketRuntime()])
+    ```
 
     Works with ``backend="quart"``, ``server=Quart(...)``, ``server=QuartTrio(...)``
     (then everything runs on trio) and ``Dash(server=False)`` with a later
@@ -40,7 +40,8 @@ class WebSocketRuntime:
             ``min(32, cpu_count + 4)``, otherwise ``Dash(websocket_max_workers=...)``.
 
     Raises:
-        ValueError, TypeError: a knob's value is not allowed.
+        ValueError: a knob's value is not allowed.
+        TypeError: a knob's value is of the wrong type.
     """
 
     def __init__(

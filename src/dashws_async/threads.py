@@ -52,13 +52,15 @@ async def run_in_thread(call: Callable[[], T], limiter: anyio.CapacityLimiter | 
 def offload(function: Callable[P, T]) -> Callable[P, Coroutine[Any, Any, T]]:
     """Run one slow plain function in a worker thread while its task waits.
 
-    Put it under ``@callback``::
+    Put it under ``@callback``:
 
-        @callback(Output("report", "children"), Input("make", "n_clicks"))
-        @offload
-        def make_report(n_clicks):
-            set_props("status", {"children": "Reading..."})  # still streams
-            return render(read_the_big_file())
+    ```python
+    @callback(Output("report", "children"), Input("make", "n_clicks"))
+    @offload
+    def make_report(n_clicks):
+        set_props("status", {"children": "Reading..."})  # still streams
+        return render(read_the_big_file())
+    ```
 
     It works over the WebSocket and over HTTP, on asyncio and on trio. The threads
     of an app's WebSocket callbacks are bounded by ``WebSocketRuntime(max_threads=...)``.

@@ -8,16 +8,14 @@ to be noticed where it begins: as a signal to this process, or, in a worker of t
 
 from __future__ import annotations
 
-import logging
 import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import contextmanager
 from multiprocessing.synchronize import Event as ProcessEvent
 from types import FrameType
-from typing import Any
 
 import anyio
 from anyio.lowlevel import current_token
@@ -25,8 +23,6 @@ from quart import Quart
 
 from ..loops import call_soon
 from ..runtime import Runtime
-
-logger = logging.getLogger("dashws_async")
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
@@ -69,55 +65,68 @@ class Shutdown:
             yield
             return
         self.open()
-        begins = anyio.Event()
-        with _call_at_signal(begins.set) as default_action:
-            async with anyio.create_task_group() as tasks:
-                tasks.start_soon(self._drain_when, begins, default_action)
+        begins, signals = anyio.Event(), _Signals()
+        async with anyio.create_task_group() as tasks:
+            with signals.announced_to(begins.set):
+                tasks.start_soon(self._drain_when, begins, signals)
                 if (event := _event_of_hypercorn()) is not None:
                     tasks.start_soon(_poll, event, begins)
                 yield
                 tasks.cancel_scope.cancel()
 
-    async def _drain_when(self, begins: anyio.Event, default_action: list[int]) -> None:
+    async def _drain_when(self, begins: anyio.Event, signals: _Signals) -> None:
         await begins.wait()
         await self.drain()
-        for number in default_action:
-            # Nobody else handles this signal: what it would have done, it does now.
-            signal.signal(number, signal.SIG_DFL)
-            os.kill(os.getpid(), number)
+        signals.let_go()
 
 
-@contextmanager
-def _call_at_signal(call: Any) -> Iterator[list[int]]:
-    """Make a call on this loop when a signal to stop comes, before the handler there was.
+class _Signals:
+    """Signals to stop: announced to us first, then left to whoever handles them.
 
-    Yields a list that gets the signal's number if there was none.
+    A signal that nobody handles would end the process on the spot. It is kept back
+    until `let_go`, and then does what it would have done.
     """
-    default_action: list[int] = []
-    if threading.current_thread() is not threading.main_thread():
-        yield default_action
-        return
-    token = current_token()
-    previous = {number: signal.getsignal(number) for number in _SIGNALS}
 
-    def handle(number: int, frame: FrameType | None) -> None:
-        call_soon(token, call)
-        handler = previous[signal.Signals(number)]
-        if callable(handler):
-            handler(number, frame)
-        else:
-            default_action.append(number)
+    def __init__(self) -> None:
+        self._kept_back: int | None = None
+        self._let_go = False
 
-    # asyncio's own handlers hang on the wake-up descriptor and are called besides.
-    taken = [number for number in _SIGNALS if previous[number] not in (signal.SIG_IGN, None)]
-    for number in taken:
-        signal.signal(number, handle)
-    try:
-        yield default_action
-    finally:
+    @contextmanager
+    def announced_to(self, call: Callable[[], object]) -> Iterator[None]:
+        """Have the running loop make a call when a signal comes."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        token = current_token()
+        previous = {number: signal.getsignal(number) for number in _SIGNALS}
+
+        def handle(number: int, frame: FrameType | None) -> None:
+            call_soon(token, call)
+            handler = previous[signal.Signals(number)]
+            if callable(handler):
+                handler(number, frame)
+            else:
+                self._kept_back = number
+                if self._let_go:
+                    self.let_go()
+
+        # Handlers of an asyncio loop hang on its wake-up descriptor and are called besides.
+        taken = [number for number in _SIGNALS if previous[number] not in (signal.SIG_IGN, None)]
         for number in taken:
-            if signal.getsignal(number) is handle:
-                signal.signal(number, previous[number])
+            signal.signal(number, handle)
+        try:
+            yield
+        finally:
+            for number in taken:
+                if signal.getsignal(number) is handle:
+                    signal.signal(number, previous[number])
+
+    def let_go(self) -> None:
+        """Nothing is left to wait for: a signal that nobody handles acts, a later one too."""
+        self._let_go = True
+        if self._kept_back is not None:
+            signal.signal(self._kept_back, signal.SIG_DFL)
+            os.kill(os.getpid(), self._kept_back)
 
 
 def _event_of_hypercorn() -> ProcessEvent | None:

@@ -64,12 +64,12 @@ async def open_browser(
 ) -> AsyncIterator[Browser]:
     """A browser without a browser, for tests of Dash apps.
 
-    ::
-
-        async with open_browser(app) as browser:
-            page = await browser.open_page()
-            await page.click("start-btn")
-            await page.wait_for("countdown-display", "children", "Done!")
+    ```python
+    async with open_browser(app) as browser:
+        page = await browser.open_page()
+        await page.click("start-btn")
+        await page.wait_for("countdown-display", "children", "Done!")
+    ```
 
     Args:
         app: a `dash.Dash` app or an ASGI app, which then runs in this process and

@@ -1,0 +1,1 @@
+"""The guide in a real browser: examples served by real processes, seen by Chromium."""

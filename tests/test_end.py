@@ -34,7 +34,7 @@ async def none_left(runtime):
 
 @pytest.mark.parametrize("politely", [True, False])
 async def test_an_event_triggered_callback_is_cancelled_once_and_can_clean_up(
-    anyio_backend, politely
+    anyio_backend, politely, caplog
 ):
     runtime = WebSocketRuntime()
     app = make_app(anyio_backend, "go", "out", runtime=runtime)
@@ -60,6 +60,7 @@ async def test_an_event_triggered_callback_is_cancelled_once_and_can_clean_up(
         await (browser.close() if politely else browser.drop())
         assert await witness.wait() == [True, "cleaned up"]
         await none_left(runtime)
+    assert [record for record in caplog.records if record.name == "dashws_async"] == []
 
 
 async def test_a_persistent_callback_is_not_cancelled_its_loop_ends(anyio_backend):
@@ -277,3 +278,17 @@ async def test_drain_closes_every_connection_and_refuses_new_ones(anyio_backend)
         runtime._runtime.open()
         await browser.reconnect()
         assert browser.connected
+
+
+async def test_an_app_can_be_served_again(anyio_backend):
+    app = make_app(anyio_backend, "go", "out")
+
+    @app.callback(Output("out", "children"), Input("go", "n_clicks"), prevent_initial_call=True)
+    async def answer(clicks):
+        return clicks
+
+    for _ in range(2):
+        async with open_browser(app) as browser:
+            page = await browser.open_page()
+            await page.click("go")
+            await page.wait_for("out", "children", 1)

@@ -2,12 +2,13 @@
 
 import asyncio
 import threading
+from contextlib import suppress
 
 import anyio
 import pytest
 from anyio.lowlevel import current_token
 
-from dashws_async.loops import EndedByOwner, backend_name, call_soon, owned_run, run_on
+from dashws_async.loops import Ended, backend_name, call_soon, owned_run, run_on
 
 pytestmark = pytest.mark.anyio
 
@@ -25,7 +26,7 @@ class Owned:
     async def _run(self, function):
         try:
             self.outcome = await self.run.run(function(self.started))
-        except EndedByOwner:
+        except Ended:
             self.outcome = "ended by its owner"
         except Exception as error:
             self.outcome = error
@@ -167,6 +168,96 @@ async def test_the_cleanups_awaits_work_behind_a_task_group_that_waits_for_its_c
         owned.run.cancel()
         assert await end_of(owned) == "ended by its owner"
     assert seen == ["cleaned up"]
+
+
+@pytest.mark.parametrize("way", ["cancelled by itself", "child fails", "time limit"])
+async def test_cleanup_may_use_a_task_group_of_its_own(way):
+    async def work(started):
+        started.set()
+        try:
+            await anyio.sleep_forever()
+        except anyio.get_cancelled_exc_class():
+            with suppress(ExceptionGroup), anyio.move_on_after(0.01):
+                async with anyio.create_task_group() as own:
+                    own.start_soon(fail if way == "child fails" else anyio.sleep_forever)
+                    if way == "cancelled by itself":
+                        await anyio.sleep(0)
+                        own.cancel_scope.cancel()
+            await anyio.sleep(0.001)
+            return "cleaned up"
+
+    async def fail():
+        raise ValueError
+
+    async with anyio.create_task_group() as tasks:
+        owned = Owned(tasks, work)
+        await owned.started.wait()
+        owned.run.cancel()
+        assert await end_of(owned) == "cleaned up"
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+async def test_cleanup_may_use_asyncios_task_group():
+    async def work(started):
+        started.set()
+        try:
+            await asyncio.sleep(60)
+        except asyncio.CancelledError:
+            with suppress(ExceptionGroup):
+                async with asyncio.TaskGroup() as own:
+                    own.create_task(fail())
+                    await asyncio.sleep(60)
+            await asyncio.sleep(0.001)
+            return "cleaned up"
+
+    async def fail():
+        raise ValueError
+
+    async with anyio.create_task_group() as tasks:
+        owned = Owned(tasks, work)
+        await owned.started.wait()
+        owned.run.cancel()
+        assert await end_of(owned) == "cleaned up"
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+async def test_whoever_cancels_the_task_ends_it_and_harms_no_neighbour():
+    async def work(started):
+        nonlocal task
+        task = asyncio.current_task()
+        started.set()
+        await asyncio.sleep(60)
+
+    task = None
+    async with anyio.create_task_group() as tasks:
+        owned = Owned(tasks, work)
+        await owned.started.wait()
+        task.cancel()
+        assert await end_of(owned) == "ended by its owner"
+
+
+async def test_an_abandoned_coroutine_is_closed_whatever_it_does():
+    seen = []
+
+    async def work(started):
+        started.set()
+        try:
+            while True:
+                with suppress(anyio.get_cancelled_exc_class()):
+                    await anyio.sleep_forever()
+                    await anyio.sleep(0)
+        finally:
+            seen.append("closed")
+
+    async with anyio.create_task_group() as tasks:
+        owned = Owned(tasks, work)
+        await owned.started.wait()
+        owned.run.cancel()
+        await anyio.wait_all_tasks_blocked()
+        assert seen == []
+        owned.run.abandon()
+        assert await end_of(owned) == "ended by its owner"
+    assert seen == ["closed"]
 
 
 async def test_time_limits_inside_still_work():

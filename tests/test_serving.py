@@ -15,7 +15,7 @@ from serving import Server
 pytestmark = [pytest.mark.anyio, pytest.mark.process]
 
 APP = """
-    import os, time
+    import dataclasses, os, time
     import anyio
     from dash import Dash, Input, Output, ctx, dcc, html, set_props
     from dash.exceptions import WebsocketDisconnected
@@ -121,6 +121,33 @@ async def test_sigterm_ends_a_server_with_a_live_connection(serve, end, workers)
         assert await browser.wait_closed() == 1012
         assert "cleaned up" in server.log
         assert time.monotonic() - begun < 10  # the callback's own cleanup_timeout
+
+
+@pytest.mark.parametrize("end", ["", RUN], ids=["hypercorn", "app.run"])
+async def test_a_callback_that_swallows_every_cancellation_cannot_keep_the_server(serve, end):
+    server = serve(
+        """
+        runtime._runtime.settings = dataclasses.replace(
+            runtime._runtime.settings, cleanup_timeout=0.5
+        )
+
+        @app.callback(persistent=True)
+        async def endless():
+            while True:
+                set_props("live", {"children": time.monotonic()})
+                try:
+                    await anyio.sleep(0.01)
+                except anyio.get_cancelled_exc_class():
+                    print("swallowed", flush=True)
+        """,
+        end,
+    )
+    async with open_browser(server.url) as browser:
+        page = await browser.open_page()
+        await page.wait_for("live", "children", lambda number: number is not None)
+        await anyio.to_thread.run_sync(server.stop)
+        assert "swallowed" in server.log
+        assert "endless does not end; abandoning it" in server.log
 
 
 async def test_a_callback_has_its_time_to_clean_up_though_another_worker_is_gone(serve):

@@ -10,7 +10,9 @@ from __future__ import annotations
 import inspect
 import logging
 import secrets
+import threading
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import Any
 
 import anyio
@@ -19,7 +21,7 @@ from anyio.lowlevel import EventLoopToken, current_token
 from . import messages, threads
 from .dash_bridge import CallbackSpec, DashApp, PreventUpdate, WebsocketDisconnected, to_json
 from .handle import Line, WebSocketHandle
-from .loops import EndedByOwner, OwnedRun, backend_name, call_soon, owned_run
+from .loops import Ended, OwnedRun, backend_name, call_soon, owned_run
 from .messages import CallbackRequest
 from .outbox import Outgoing
 from .settings import Mode
@@ -29,6 +31,15 @@ logger = logging.getLogger("dashws_async")
 
 class Refused(Exception):
     """A request that gets an error answer and no run; the text is for the page."""
+
+    log_level = logging.INFO
+    """What a client asks for says nothing of the server."""
+
+
+class Unsuitable(Refused):
+    """The callback itself cannot run as it is registered."""
+
+    log_level = logging.ERROR
 
 
 def find_callback(app: DashApp, request: CallbackRequest, mode: Mode) -> CallbackSpec:
@@ -48,7 +59,7 @@ def find_callback(app: DashApp, request: CallbackRequest, mode: Mode) -> Callbac
             "websocket=True, or the app with websocket_callbacks=True."
         )
     if spec.persistent and not spec.is_async and mode == "async":
-        raise Refused(
+        raise Unsuitable(
             f"Persistent callback {spec.name} is a plain def and would block the server for ever. "
             "Two ways out: make it an async def that awaits between updates, or put @offload "
             "(from dashws_async) under @callback to run it in a thread of its own."
@@ -88,30 +99,49 @@ class CallbackTask:
         self._mode = mode
         self._limiter = limiter
         self._run: OwnedRun = owned_run()
+        # In mode="threads", the loop of its own that an async callback runs on; the lock
+        # is for the moment when it starts: whoever ends the callback then is heard.
+        self._thread_lock = threading.Lock()
         self._in_thread: tuple[EventLoopToken, OwnedRun] | None = None
+        self._untold: Callable[[OwnedRun], None] | None = None
 
     async def run(self) -> None:
-        """Run the callback and answer its request. Raises nothing that the callback raised."""
+        """Run the callback and answer its request.
+
+        Whatever the callback raises is an answer; only ``KeyboardInterrupt`` goes on.
+        """
         if self._line.ended:
             return
         try:
             answer = await self._run.run(self._outcome())
-        except EndedByOwner:
-            return
-        except (Exception, SystemExit) as error:  # exit() in a callback is for the callback only
+        except Ended:
+            answer = messages.PREVENT_UPDATE
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # exit() in a callback is for the callback only
             answer = self._failure(error)
         self._answer(answer)
 
     def cancel(self) -> None:
         """Deliver one cancellation to the callback."""
-        if self._in_thread is None:
-            self._run.cancel()
+        self._tell(lambda run: run.cancel())
+
+    def abandon(self) -> None:
+        """End the callback whatever it does; a worker thread that it is in stays behind."""
+        self._tell(lambda run: run.abandon())
+
+    def _tell(self, message: Callable[[OwnedRun], None]) -> None:
+        with self._thread_lock:
+            in_thread = self._in_thread
+            if in_thread is None:
+                self._untold = message
+        if in_thread is None:
+            message(self._run)
             return
-        token, run = self._in_thread
-        try:
-            call_soon(token, run.cancel)
-        except RuntimeError:
-            self._in_thread = None  # its loop ended just now, and the callback with it
+        token, run = in_thread
+        # A RuntimeError says that its loop ended just now, and the callback with it.
+        with suppress(RuntimeError):
+            call_soon(token, lambda: message(run))
 
     async def _outcome(self) -> str:
         handle = WebSocketHandle(self._line, self.tab, self)
@@ -119,11 +149,11 @@ class CallbackTask:
         with self._app.current():
             try:
                 result = await self._call(self._app.bind(self._payload, handle))
-                if isinstance(result, str):
-                    return messages.ok(result)
-                return await self._stream(result.frames)
-            except (PreventUpdate, WebsocketDisconnected):
+            except PreventUpdate:
                 return messages.PREVENT_UPDATE
+            if isinstance(result, str):
+                return messages.ok(result)
+            return await self._stream(result.frames)
 
     async def _call(self, bound: Callable[[], Any]) -> Any:
         if self._mode == "threads" and self.spec.is_async:
@@ -136,12 +166,16 @@ class CallbackTask:
         return await result if inspect.isawaitable(result) else result
 
     async def _on_a_loop_of_its_own(self, bound: Callable[[], Awaitable[Any]]) -> Any:
-        run = owned_run()
-        self._in_thread = current_token(), run
+        token, run = current_token(), owned_run()
+        with self._thread_lock:
+            self._in_thread, untold = (token, run), self._untold
+        if untold is not None:
+            call_soon(token, lambda: untold(run))
         try:
             return await run.run(_await(bound()))
         finally:
-            self._in_thread = None
+            with self._thread_lock:
+                self._in_thread = None
 
     async def _stream(self, frames: Any) -> str:
         # Dash 4.5: what a generator callback yields, one answer each.
@@ -149,6 +183,8 @@ class CallbackTask:
             async for frame in frames:
                 if not frame.get("done"):
                     self._answer(messages.stream(to_json(frame)))
+                elif self._line.ended:
+                    return messages.PREVENT_UPDATE
                 elif error := frame.get("error"):
                     return self._failure_text(str(error.get("message", "")), None)
                 else:
@@ -162,9 +198,13 @@ class CallbackTask:
         self._line.post(Outgoing(self.tab, text, is_update=False))
 
     def _failure(self, error: BaseException) -> str:
-        if self._line.ended and _only_disconnected(error):
+        if _only_disconnected(error):
             return messages.PREVENT_UPDATE
-        return self._failure_text(f"{type(error).__name__}: {error}", error)
+        try:
+            text = f"{type(error).__name__}: {error}"
+        except Exception:  # its __str__ is broken too
+            text = type(error).__name__
+        return self._failure_text(text, error)
 
     def _failure_text(self, text: str, error: BaseException | None) -> str:
         reference = secrets.token_hex(4)
@@ -185,6 +225,6 @@ async def _await(awaitable: Awaitable[Any]) -> Any:
 
 
 def _only_disconnected(error: BaseException) -> bool:
-    if isinstance(error, ExceptionGroup):
+    if isinstance(error, BaseExceptionGroup):
         return error.split(WebsocketDisconnected)[1] is None
     return isinstance(error, WebsocketDisconnected)

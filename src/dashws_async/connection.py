@@ -24,7 +24,6 @@ from itertools import count
 from typing import Any, NamedTuple, Protocol
 
 import anyio
-import msgspec
 from anyio.abc import TaskGroup
 from anyio.lowlevel import EventLoopToken, current_token
 
@@ -52,6 +51,10 @@ INTERNAL_ERROR = Close(1011, "Internal error")
 RESTART = Close(1012, "The server restarts")
 TRY_AGAIN = Close(1013, "The client does not keep up")
 """Not 1000 or 4001: after these the browser's worker would stay away for good."""
+
+
+CLOSE_TIMEOUT = 1.0
+"""Seconds that sending the close frame may take."""
 
 
 class Disconnected(Exception):
@@ -128,9 +131,10 @@ class Connection:
         self._idle = anyio.Event()
         self._reads: dict[str, tuple[str, Reply]] = {}
         self._read_ids = count(1)
-        self._close: Close | None = None
-        self._closed: list[Reply] = []
+        self._ending: Close | None = None
+        self._close_waiters: list[Reply] = []
         self._transport_closed = False
+        self._sending_since: float | None = None
         self._callbacks: TaskGroup
 
     # What callbacks use: the `handle.Line` of this connection.
@@ -138,7 +142,7 @@ class Connection:
     @property
     def ended(self) -> bool:
         """Whether the end has begun; never false again."""
-        return self._close is not None
+        return self._ending is not None
 
     @property
     def token(self) -> EventLoopToken:
@@ -152,7 +156,7 @@ class Connection:
 
     def post(self, message: Outgoing) -> None:
         """Send a message, in order; a client that does not take them is closed with 1013."""
-        if self._close is not None:
+        if self._ending is not None:
             return
         try:
             self._outbox.put(message)
@@ -172,7 +176,7 @@ class Connection:
     ) -> str:
         """Ask the page for a property; ``reply`` is set when it answers, or at the end."""
         request_id = f"read-{next(self._read_ids)}"
-        if self._close is not None:
+        if self._ending is not None:
             reply.set(None)
             return request_id
         self._reads[request_id] = tab, reply
@@ -186,10 +190,11 @@ class Connection:
 
     def close(self, code: int, reason: str, by: object, closed: Reply) -> None:
         """What ``ws.close()`` does: end the connection, sparing the callback that asked for it."""
-        self._closed.append(closed)
-        self.end(Close(code, reason), spare=by)
         if self._transport_closed:
             closed.set({})
+        else:
+            self._close_waiters.append(closed)
+            self.end(Close(code, reason), spare=by)
 
     # The life of the connection.
 
@@ -199,13 +204,19 @@ class Connection:
             try:
                 async with anyio.create_task_group() as conversation:
                     conversation.start_soon(self._write, conversation.cancel_scope)
+                    conversation.start_soon(self._watch_writer, conversation.cancel_scope)
                     await self._read()
                     conversation.cancel_scope.cancel()
+            except Exception:
+                logger.exception("A connection failed; this is a defect of dashws-async")
+                self.end(INTERNAL_ERROR)
             finally:
                 self.end(GONE)
-                self._transport_has_closed()
                 with anyio.CancelScope(shield=True):
-                    await self._wind_up()
+                    try:
+                        await self._close_transport()
+                    finally:
+                        await self._wind_up()
 
     def end(self, close: Close, spare: object = None) -> None:
         """End the connection: the one step in which everything about it is decided.
@@ -214,16 +225,23 @@ class Connection:
         and event-triggered callbacks have their cancellation. Persistent ones, and
         the one that asked for the end (``spare``), are left to end by themselves.
         """
-        if self._close is not None:
+        if self._ending is not None:
             return
-        self._close = close
-        for _, reply in self._reads.values():
-            reply.set(None)
-        self._reads.clear()
+        self._ending = close
+        # First the cancellations: they are what a callback hears that waits in get_prop.
         for callback in self._running.values():
             if not callback.spec.persistent and callback is not spare:
                 callback.cancel()
+        for _, reply in self._reads.values():
+            reply.set(None)
+        self._reads.clear()
         self._something_to_send.set()
+
+    def abandon(self) -> None:
+        """End what `end` and the cancellations of `_wind_up` did not: the server has to exit."""
+        for callback in self._running.values():
+            logger.error("Callback %s does not end; abandoning it", callback.spec.name)
+            callback.abandon()
 
     async def _wind_up(self) -> None:
         """Wait for the callbacks; cancel those that stay, once per ``cleanup_timeout``."""
@@ -249,44 +267,62 @@ class Connection:
 
     async def _write(self, conversation: anyio.CancelScope) -> None:
         """Send frames as they come; at the end what still waits, and the close frame."""
-        try:
-            while True:
-                frame, count_of_messages = self._outbox.take()
-                if frame:
-                    with anyio.fail_after(self._settings.send_timeout):
-                        await self._transport.send(frame)
-                    self._counters.frames_sent += 1
-                    self._counters.updates_sent += count_of_messages
-                elif self._close is not None:
-                    with anyio.fail_after(self._settings.send_timeout):
-                        await self._transport.close(*self._close)
+        while True:
+            frame, count_of_messages = self._outbox.take()
+            if frame:
+                self._sending_since = anyio.current_time()
+                try:
+                    await self._transport.send(frame)
+                except Disconnected:
+                    self.end(GONE)
                     break
-                else:
-                    await self._something_to_send.wait()
-                    self._something_to_send = anyio.Event()
-                    if self._batch_delay:
-                        await anyio.sleep(self._batch_delay)
-        except Disconnected:
-            self.end(GONE)
-        except TimeoutError:
-            logger.warning(
-                "Closing a connection with %d: the client took nothing for %g s",
-                TRY_AGAIN.code,
-                self._settings.send_timeout,
-            )
-            self.end(TRY_AGAIN)
-            # It takes nothing; a close frame is worth one try.
-            with suppress(Disconnected), anyio.move_on_after(1):
-                await self._transport.close(*TRY_AGAIN)
-        self._transport_has_closed()
+                self._sending_since = None
+                self._counters.frames_sent += 1
+                self._counters.updates_sent += count_of_messages
+            elif self._ending is not None:
+                await self._close_transport()
+                break
+            else:
+                await self._something_to_send.wait()
+                self._something_to_send = anyio.Event()
+                if self._batch_delay:
+                    await anyio.sleep(self._batch_delay)
         conversation.cancel()
 
-    def _transport_has_closed(self) -> None:
-        self._transport_closed = True
+    async def _watch_writer(self, conversation: anyio.CancelScope) -> None:
+        """End the connection of a client that takes nothing for ``send_timeout``.
+
+        A send that waits cannot be relied on to be cancelled (Hypercorn shields it on
+        trio), so the end does not wait for it.
+        """
+        timeout = self._settings.send_timeout
+        while True:
+            began = self._sending_since
+            now = anyio.current_time()
+            if began is not None and now >= began + timeout:
+                break
+            await anyio.sleep(timeout if began is None else began + timeout - now)
+        logger.warning(
+            "Closing a connection with %d: the client took nothing for %g s",
+            TRY_AGAIN.code,
+            timeout,
+        )
+        self.end(TRY_AGAIN)
+        conversation.cancel()
+        with anyio.CancelScope(shield=True):
+            await self._wind_up()
+
+    async def _close_transport(self) -> None:
+        """Send the close frame, once. Left to itself, Quart would send 1000: stay away."""
+        if not self._transport_closed:
+            self._transport_closed = True
+            assert self._ending is not None, "the end comes first"
+            with suppress(Disconnected), anyio.move_on_after(CLOSE_TIMEOUT):
+                await self._transport.close(*self._ending)
         self._outbox.clear()
-        for closed in self._closed:
-            closed.set({})
-        self._closed.clear()
+        for reply in self._close_waiters:
+            reply.set({})
+        self._close_waiters.clear()
 
     async def _read(self) -> None:
         while True:
@@ -294,19 +330,19 @@ class Connection:
                 text = await self._transport.receive()
             except Disconnected:
                 return
-            if self._close is not None:
+            if self._ending is not None:
                 continue  # the close frame is on its way; what the client says is not heard
             try:
                 message = messages.decode(text)
+                if self._message_hook is not None:
+                    close = await self._message_hook(messages.as_object(text))
+                    if close is not None:
+                        self.end(close)
+                        continue
             except BadMessage as bad:
                 self._reject(bad)
-                continue
-            if self._message_hook is not None:
-                close = await self._message_hook(msgspec.json.decode(text))
-                if close is not None:
-                    self.end(close)
-                    continue
-            self._handle(message)
+            else:
+                self._handle(message)
 
     def _handle(self, message: ClientMessage) -> None:
         match message:
@@ -322,30 +358,30 @@ class Connection:
 
     def _start_callback(self, request: CallbackRequest) -> None:
         tab, request_id = messages.quote(request.renderer_id), request.request_id
-        if request_id in self._running:
-            bad = BadMessage(f"request {request_id!r} runs already", request.renderer_id, None)
-            self._reject(bad)
-            return
         try:
             spec = find_callback(self._app, request, self._settings.mode)
         except Refused as refused:
-            logger.error("Refused a callback request: %s", refused)
+            logger.log(refused.log_level, "Refused a callback request: %s", refused)
             text = messages.callback_response(tab, request_id, messages.error(str(refused)))
             self.post(Outgoing(tab, text, is_update=False))
             return
         callback = CallbackTask(
             self._app, spec, request, tab, self, self._settings.mode, self._limiter
         )
-        self._running[request_id] = callback
-        self._counters.callbacks += 1
 
         async def run() -> None:
+            # Registered from inside: a task that is torn down before its first step is nobody's.
+            if self._running.setdefault(request_id, callback) is not callback:
+                text = f"request {request_id!r} runs already"
+                self._reject(BadMessage(text, request.renderer_id, None))
+                return
+            self._counters.callbacks += 1
             try:
                 await callback.run()
             finally:
                 self._counters.callbacks -= 1
                 del self._running[request_id]
-                if self._close is not None and not self._running:
+                if self._ending is not None and not self._running:
                     self._idle.set()
 
         self._callbacks.start_soon(run, name=spec.name)

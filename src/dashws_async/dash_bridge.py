@@ -1,4 +1,4 @@
-"""The one place that touches Dash's private names.
+"""The one place that touches the private names of Dash's app.
 
 Everything else sees `DashApp`. Each private name is listed in `PRIVATE_NAMES`
 with the reason why it is needed; the import fails, loudly and early, on a Dash
@@ -8,6 +8,7 @@ that does not have them or whose version is not known to work.
 from __future__ import annotations
 
 import inspect
+import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
@@ -108,6 +109,15 @@ def to_json(value: object) -> str:
         TypeError: the value cannot be encoded.
     """
     return cast(str, _to_json(value))  # type: ignore[no-untyped-call]
+
+
+def _not_disconnected(record: logging.LogRecord) -> bool:
+    error = record.exc_info[1] if record.exc_info else None
+    return not isinstance(error, WebsocketDisconnected)
+
+
+# Dash 4.5 logs whatever a generator callback raises. That the client has left is no error.
+logging.getLogger("dash._callback").addFilter(_not_disconnected)
 
 
 class CallbackSpec(NamedTuple):

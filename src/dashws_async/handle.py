@@ -35,12 +35,13 @@ class Reply:
     def __init__(self) -> None:
         self._arrived = anyio.Event()
         self._token = current_token()
+        self._thread_id = threading.get_ident()
         self._props: dict[str, Any] | None = None
 
     def set(self, props: dict[str, Any] | None) -> None:
         """Resolve it, on the connection's loop; ``None`` says that the connection ended."""
         self._props = props
-        if current_token() == self._token:
+        if threading.get_ident() == self._thread_id:
             self._arrived.set()
         else:
             try:

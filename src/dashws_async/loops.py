@@ -17,6 +17,7 @@ import asyncio
 import types
 from collections.abc import Callable, Coroutine, Generator
 from concurrent.futures import Future
+from contextlib import suppress
 from typing import Any, Protocol, TypeVar, cast
 
 import anyio
@@ -32,22 +33,23 @@ def backend_name() -> str:
     )
 
 
-class EndedByOwner(Exception):
-    """An `OwnedRun` was cancelled, and what ran in it let the cancellation pass."""
+class Ended(Exception):
+    """What ran in an `OwnedRun` let a cancellation pass, or was abandoned."""
 
 
 class OwnedRun(Protocol):
-    """One coroutine that nothing but its owner's `cancel` can cancel.
+    """One coroutine whose end is its owner's business.
 
     The surroundings' cancel scopes do not reach into it; each `cancel` arrives
-    exactly once, as the loop's own cancellation exception.
+    exactly once, as the loop's own cancellation exception, and the awaits that
+    follow it work. (Who gets hold of the asyncio task can still cancel that.)
     """
 
     async def run(self, coro: Coroutine[Any, Any, T]) -> T:
         """Run the coroutine to its end.
 
         Raises:
-            EndedByOwner: it ended by a cancellation of `cancel`.
+            Ended: it ended by a cancellation.
         """
 
     def cancel(self) -> None:
@@ -56,18 +58,70 @@ class OwnedRun(Protocol):
         Must be called on the loop that runs it.
         """
 
+    def abandon(self) -> None:
+        """Cancel, and whatever the coroutine does, do not go on with it.
+
+        The last resort against one that swallows cancellations, when the server has
+        to exit: it is closed where it stands, as a generator is.
+        """
+
 
 def owned_run() -> OwnedRun:
     """An `OwnedRun` for the running loop."""
     return _AsyncioRun() if backend_name() == "asyncio" else _trio_run()
 
 
-class _AsyncioRun:
-    """`OwnedRun` on asyncio: ``Task.cancel()`` is a single cancellation by nature."""
+class _DrivenRun:
+    """What both kinds of `OwnedRun` share: they stand between the loop and the coroutine."""
 
     def __init__(self) -> None:
+        self._abandoned = False
+
+    def _about_to_await(self) -> None:
+        """The coroutine awaits something; the loop does not know yet."""
+
+    def _woken_with(self, value: Any) -> None:
+        """The loop wakes the coroutine, with a value or an exception."""
+
+    def _may_be_closed(self) -> bool:
+        """Whether closing the coroutine leaves the loop's own books in order."""
+        return True
+
+    @types.coroutine
+    def _drive(self, coro: Coroutine[Any, Any, T]) -> Generator[Any, Any, T]:
+        resume: Callable[[Any], Any] = coro.send
+        value: Any = None
+        while True:
+            try:
+                request = resume(value)
+            except StopIteration as stop:
+                return cast(T, stop.value)
+            self._about_to_await()
+            try:
+                value = yield request
+            except BaseException as error:
+                resume, value = coro.throw, error
+            else:
+                resume = coro.send
+            self._woken_with(value)
+            if self._abandoned and self._may_be_closed():
+                with suppress(RuntimeError):  # it awaits in its cleanup even so
+                    coro.close()
+                raise Ended
+
+
+class _AsyncioRun(_DrivenRun):
+    """`OwnedRun` on asyncio: ``Task.cancel()`` is a single cancellation by nature.
+
+    It also counts, and what counts above zero makes ``asyncio.TaskGroup`` cancel
+    again; so the count is taken back as soon as the cancellation has arrived.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
         self._task: asyncio.Task[Any] | None = None
-        self._cancellations = 0
+        self._under_way = 0
+        self._arrived = False
 
     async def run(self, coro: Coroutine[Any, Any, T]) -> T:
         task = cast("asyncio.Task[Any]", asyncio.current_task())
@@ -75,26 +129,35 @@ class _AsyncioRun:
         self._task = task
         try:
             with anyio.CancelScope(shield=True):
-                result = await coro
+                result = await self._drive(coro)
             return result  # noqa: RET504  # to mypy, a scope may swallow exceptions
         except asyncio.CancelledError as error:
-            if self._cancellations:
-                raise EndedByOwner from None
-            if task.cancelling() > before:
-                raise  # asyncio itself tears the loop down
+            if self._arrived or task.cancelling() > before:
+                raise Ended from None
             raise RuntimeError(
                 "the callback raised asyncio.CancelledError, but nobody cancelled it; "
                 "did it await a task or future that was cancelled?"
             ) from error
         finally:
             self._task = None
-            for _ in range(self._cancellations):
+            while task.cancelling() > before:
                 task.uncancel()
 
     def cancel(self) -> None:
         if self._task is not None:
-            self._cancellations += 1
+            self._under_way += 1
             self._task.cancel()
+
+    def abandon(self) -> None:
+        self._abandoned = True
+        self.cancel()
+
+    def _woken_with(self, value: Any) -> None:
+        if self._under_way and isinstance(value, asyncio.CancelledError):
+            self._arrived = True
+            for _ in range(self._under_way):
+                cast("asyncio.Task[Any]", self._task).uncancel()
+            self._under_way = 0
 
 
 def _trio_run() -> OwnedRun:
@@ -102,22 +165,23 @@ def _trio_run() -> OwnedRun:
     import outcome
     import trio
 
-    class _TrioRun:
+    class _TrioRun(_DrivenRun):
         """`OwnedRun` on trio: a cancelled scope behind a shield.
 
         Opening the shield lets the cancellation in. It has to be shut again
         before the coroutine's cleanup awaits, and not before the exception has
         left the scopes that it unwinds: a nursery keeps a ``Cancelled`` to
-        itself if no cancelled scope is visible outside of it. So `_drive` stands
-        between trio and the coroutine and decides at each await that follows the
-        delivery: shut, unless the innermost nursery is itself being cancelled,
-        which means that the await is its wait for its children.
+        itself if no cancelled scope is visible outside of it. So it is decided at
+        each await that follows the arrival: shut, unless the innermost nursery was
+        there when the cancellation came and is now itself being cancelled, which
+        means that the await is its wait for its children.
 
         The cancellation has arrived when trio wakes the coroutine with it, or,
         if that waited for a nursery's children, when it has left that nursery.
         """
 
         def __init__(self) -> None:
+            super().__init__()
             self._cancelled = anyio.CancelScope()
             self._shield = anyio.CancelScope(shield=True)
             self._task: trio.lowlevel.Task | None = None
@@ -127,9 +191,10 @@ def _trio_run() -> OwnedRun:
         async def run(self, coro: Coroutine[Any, Any, T]) -> T:
             self._task = trio.lowlevel.current_task()
             try:
-                with self._cancelled, self._shield:
+                # The first keeps the surroundings' cancellation from mixing with ours.
+                with anyio.CancelScope(shield=True), self._cancelled, self._shield:
                     return await self._drive(coro)
-                raise EndedByOwner
+                raise Ended
             finally:
                 self._task = None
 
@@ -140,37 +205,37 @@ def _trio_run() -> OwnedRun:
                 self._cancelled.cancel()
                 self._shield.shield = False
 
-        @types.coroutine
-        def _drive(self, coro: Coroutine[Any, Any, T]) -> Generator[Any, Any, T]:
-            resume: Callable[[Any], Any] = coro.send
-            value: Any = None
-            while True:
-                try:
-                    request = resume(value)
-                except StopIteration as stop:
-                    return cast(T, stop.value)
-                if self._has_arrived():
-                    nurseries = cast(trio.lowlevel.Task, self._task).child_nurseries
-                    unwinding = bool(nurseries) and nurseries[-1].cancel_scope.cancel_called
-                    self._shield.shield = not unwinding
-                try:
-                    value = yield request
-                except BaseException as error:
-                    resume, value = coro.throw, error
-                else:
-                    resume = coro.send
-                    # trio wakes a cancelled task with an outcome that holds the exception
-                    if isinstance(value, outcome.Error) and isinstance(value.error, trio.Cancelled):
-                        self._arrived = self._cancelled.cancel_called
+        def abandon(self) -> None:
+            self._abandoned = True
+            self.cancel()
 
-        def _has_arrived(self) -> bool:
-            if not self._arrived and self._waited_in:
-                still_in = cast(trio.lowlevel.Task, self._task).child_nurseries
+        def _about_to_await(self) -> None:
+            if not self._cancelled.cancel_called:
+                return
+            nurseries = self._nurseries()
+            if not self._arrived:
                 self._arrived = any(
-                    nursery.cancel_scope.cancel_called and nursery not in still_in
+                    nursery.cancel_scope.cancel_called and nursery not in nurseries
                     for nursery in self._waited_in
                 )
-            return self._arrived
+            if self._arrived:
+                unwinding = (
+                    bool(nurseries)
+                    and nurseries[-1] in self._waited_in
+                    and nurseries[-1].cancel_scope.cancel_called
+                )
+                self._shield.shield = not unwinding
+
+        def _woken_with(self, value: Any) -> None:
+            # trio wakes a cancelled task with an outcome that holds the exception
+            if isinstance(value, outcome.Error) and isinstance(value.error, trio.Cancelled):
+                self._arrived = self._cancelled.cancel_called
+
+        def _may_be_closed(self) -> bool:
+            return not self._nurseries()  # trio stops for good if a nursery is left open
+
+        def _nurseries(self) -> list[trio.Nursery]:
+            return cast(trio.lowlevel.Task, self._task).child_nurseries
 
     return _TrioRun()
 

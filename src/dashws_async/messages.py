@@ -91,6 +91,18 @@ def decode(text: str | bytes) -> ClientMessage:
         raise BadMessage(str(error), *_addressee(text)) from None
 
 
+def as_object(text: str | bytes) -> dict[str, Any]:
+    """A client message as the JSON object it is, every field of it.
+
+    Raises:
+        BadMessage: a field that `decode` passed over is not JSON.
+    """
+    try:
+        return msgspec.json.decode(text, type=dict[str, Any])
+    except (msgspec.MsgspecError, UnicodeError, RecursionError) as error:
+        raise BadMessage(str(error), *_addressee(text)) from None
+
+
 def _addressee(text: str | bytes) -> tuple[str | None, str | None]:
     try:
         found = _Addressee._decoder.decode(text)
@@ -104,8 +116,11 @@ def _addressee(text: str | bytes) -> tuple[str | None, str | None]:
 
 
 def quote(text: str) -> str:
-    """The JSON string literal for ``text``."""
-    return msgspec.json.encode(text).decode()
+    """The JSON string literal for ``text``; what has no UTF-8 becomes ``?``."""
+    try:
+        return msgspec.json.encode(text).decode()
+    except UnicodeEncodeError:  # a lone surrogate
+        return msgspec.json.encode(text.encode(errors="replace").decode()).decode()
 
 
 # The functions below take the tab as the JSON literal of its rendererId, made

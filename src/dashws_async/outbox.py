@@ -50,7 +50,7 @@ class Outbox:
     def __init__(self, max_bytes: int, max_frame_bytes: int = 256 * 1024) -> None:
         self._max_bytes = max_bytes
         self._max_frame_bytes = max_frame_bytes
-        self._waiting: deque[Outgoing] = deque()
+        self._waiting: deque[tuple[Outgoing, int]] = deque()  # with their sizes
         self._urgent: deque[str] = deque()
         self.waiting_bytes = 0
 
@@ -69,7 +69,7 @@ class Outbox:
                 f"{self.waiting_bytes} bytes wait for this client and {size} more would pass "
                 f"the bound of {self._max_bytes} bytes"
             )
-        self._waiting.append(message)
+        self._waiting.append((message, size))
         self.waiting_bytes += size
 
     def put_urgent(self, text: str) -> None:
@@ -87,13 +87,12 @@ class Outbox:
         frame_bytes = 0
         replied: set[str] = set()
         while self._waiting and frame_bytes < self._max_frame_bytes:
-            message = self._waiting[0]
+            message, size = self._waiting[0]
             if not message.is_update:
                 replied.add(message.tab)
             elif message.tab in replied:
                 break
             self._waiting.popleft()
-            size = message.size
             frame_bytes += size
             self.waiting_bytes -= size
             texts.append(message.text)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import inspect
 import logging
+import os
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -18,7 +19,6 @@ import anyio
 from anyio.lowlevel import EventLoopToken, current_token
 
 from .connection import (
-    INTERNAL_ERROR,
     RESTART,
     Close,
     Connection,
@@ -119,6 +119,11 @@ class Runtime:
                 await transport.close(*rejected)
             return
 
+        if self._all_gone is not None:  # the drain has begun while the hooks were asked
+            with suppress(Disconnected):
+                await transport.close(*RESTART)
+            return
+
         async def look_at(message: dict[str, Any]) -> Close | None:
             return await _ask_hooks("websocket_message", MESSAGE_REJECTED, websocket, message)
 
@@ -134,10 +139,6 @@ class Runtime:
         self._accepted += 1
         try:
             await connection.serve()
-        except Exception:
-            logger.exception("A connection failed; this is a bug in dashws-async")
-            with suppress(Disconnected):
-                await transport.close(*INTERNAL_ERROR)
         finally:
             self._connections.discard(connection)
             if self._all_gone is not None and not self._connections:
@@ -150,14 +151,21 @@ class Runtime:
     async def drain(self) -> None:
         """Close all connections (1012: the browser comes back), and wait for their callbacks.
 
-        Waits no longer than ``cleanup_timeout``; handshakes are refused until `open`.
+        Callbacks that have not ended after ``cleanup_timeout`` are cancelled, and those
+        that swallow that are abandoned: the server has to exit. Handshakes are refused
+        until `open`.
         """
-        self._all_gone = anyio.Event()
+        if self._all_gone is None:
+            self._all_gone = anyio.Event()
         for connection in self._connections:
             connection.end(RESTART)
-        with anyio.move_on_after(self.settings.cleanup_timeout):
-            if self._connections:
-                await self._all_gone.wait()
+        # The cancellation at the end of cleanup_timeout gets a second to be cleaned up after.
+        for patience in (self.settings.cleanup_timeout + 1, 1):
+            with anyio.move_on_after(patience):
+                if self._connections:
+                    await self._all_gone.wait()
+            for connection in self._connections:
+                connection.abandon()
 
     def _thread_limiter(self, app: DashApp) -> anyio.CapacityLimiter:
         token = current_token()
@@ -177,8 +185,6 @@ def default_threads(mode: Mode, max_workers: int) -> int:
     In ``mode="threads"`` the guide's number (Connection Limits and Scaling:
     ``min(32, cpu_count + 4)``), otherwise ``Dash(websocket_max_workers=...)``.
     """
-    import os
-
     return min(32, (os.cpu_count() or 1) + 4) if mode == "threads" else max_workers
 
 

@@ -34,19 +34,24 @@ async def run_in_thread(call: Callable[[], T], limiter: anyio.CapacityLimiter | 
     to end. The task group is what waits, on asyncio too, where a native
     ``Task.cancel()`` would otherwise leave the thread behind.
     """
-    result: list[T] = []
+    results: list[T] = []
+    errors: list[BaseException] = []
 
-    async def work() -> None:
-        result.append(await anyio.to_thread.run_sync(call, limiter=limiter))
+    def work() -> None:
+        # An exception must not leave a child task: asyncio ends its loop for a SystemExit.
+        try:
+            results.append(call())
+        except BaseException as error:
+            errors.append(error)
 
-    try:
-        async with anyio.create_task_group() as owner:
-            owner.start_soon(work)
-    except BaseExceptionGroup as group:
-        if len(group.exceptions) == 1:
-            raise group.exceptions[0] from None
-        raise
-    return result[0]
+    async def wait() -> None:
+        await anyio.to_thread.run_sync(work, limiter=limiter)
+
+    async with anyio.create_task_group() as owner:
+        owner.start_soon(wait)
+    if errors:
+        raise errors[0]
+    return results[0]
 
 
 def offload(function: Callable[P, T]) -> Callable[P, Coroutine[Any, Any, T]]:

@@ -27,7 +27,7 @@ import anyio
 import hypercorn.config
 import quart.wrappers
 from anyio.lowlevel import EventLoopToken, current_token
-from quart import Quart, Response, abort, g, has_websocket_context, request, websocket
+from quart import Quart, Response, abort, g, has_websocket_context, redirect, request, websocket
 from werkzeug.security import safe_join
 
 from ..connection import Disconnected
@@ -81,10 +81,10 @@ class QuartTransport:
 class HandshakeAdapter(QuartRequestAdapter):
     """What ``ctx`` reads cookies, headers, path and so on from: the request, or the handshake."""
 
-    def __init__(self) -> None:
-        super().__init__()
-        if has_websocket_context():
-            self._request: Any = websocket
+    @property
+    def request(self) -> Any:
+        """Quart's request or WebSocket, whichever there is."""
+        return websocket if has_websocket_context() else super().request
 
     @property
     def context(self) -> Any:
@@ -150,8 +150,12 @@ class QuartBackend(QuartDashServer):  # type: ignore[misc]  # Dash is untyped he
 
     def add_redirect_rule(self, app: Any, fullname: str, path: str) -> None:
         """Redirect one page's path to another (``register_page(redirect_from=...)``)."""
-        view = self._create_redirect_function(app.get_relative_path(path))
-        self.server.add_url_rule(fullname, fullname, self._on_loop(view))
+        target = app.get_relative_path(path)
+
+        async def to_target() -> Any:
+            return redirect(target, code=301)
+
+        self.server.add_url_rule(fullname, fullname, to_target)
 
     def before_request(self, func: Callable[[], Any]) -> None:
         """Have a set-up function of Dash's run before requests, and before the WebSocket."""
@@ -246,24 +250,32 @@ class QuartBackend(QuartDashServer):  # type: ignore[misc]  # Dash is untyped he
         stop = anyio.Event()
         self._ws_shutdown_event = _StopForDashTesting(stop, current_token())
 
+        # Scopes of their own: on asyncio, Hypercorn cancels the task it is called in on
+        # its way out, which a cancelled scope around it would take for another's.
+        watching, serving = anyio.CancelScope(), anyio.CancelScope()
+
         async def until_stopped() -> None:
             await stop.wait()
             await shutdown.drain()
-
-        # A scope of its own: on asyncio, Hypercorn cancels the task it is called in on
-        # its way out, which a cancelled scope around it would take for another's.
-        watching = anyio.CancelScope()
+            # Python 3.12's asyncio would wait for a client that reads nothing without a limit.
+            serving.deadline = anyio.current_time() + config.graceful_timeout + 2
 
         async def stop_at_signal() -> None:
             with watching, anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
                 async for _ in signals:
+                    if stop.is_set():  # asked twice: at once
+                        serving.cancel()
                     stop.set()
+
+        async def serve_it() -> None:
+            with serving:
+                await serve(self.server, config, shutdown_trigger=until_stopped)
+            watching.cancel()
 
         async with anyio.create_task_group() as tasks:
             if threading.current_thread() is threading.main_thread():
                 tasks.start_soon(stop_at_signal)
-            await serve(self.server, config, shutdown_trigger=until_stopped)
-            watching.cancel()
+            tasks.start_soon(serve_it)
 
 
 class _StopForDashTesting:

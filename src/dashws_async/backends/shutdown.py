@@ -12,7 +12,7 @@ import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import AsyncGenerator, Callable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
 from multiprocessing.synchronize import Event as ProcessEvent
 from types import FrameType
@@ -46,7 +46,7 @@ class Shutdown:
         found: Shutdown | None = server.extensions.get(cls._KEY)
         if found is None:
             found = server.extensions[cls._KEY] = cls()
-            server.while_serving(found._while_serving)
+            server.while_serving_gens.append(_EachTime(found._while_serving))  # type: ignore[arg-type]
         return found
 
     def open(self) -> None:
@@ -78,6 +78,28 @@ class Shutdown:
         await begins.wait()
         await self.drain()
         signals.let_go()
+
+
+class _EachTime:
+    """An async generator that Quart can run again: a server object may be served twice.
+
+    (Quart makes the generator once, and moves it on at each start and each stop.)
+    """
+
+    def __init__(self, make: Callable[[], AsyncGenerator[None, None]]) -> None:
+        self._make = make
+        self._running: AsyncGenerator[None, None] | None = None
+
+    def __aiter__(self) -> AsyncIterator[None]:
+        return self
+
+    async def __anext__(self) -> None:
+        if self._running is None:
+            self._running = self._make()
+            await anext(self._running)
+        else:
+            running, self._running = self._running, None
+            await anext(running)  # raises StopAsyncIteration
 
 
 class _Signals:

@@ -1,0 +1,137 @@
+"""Nothing stays behind: objects, tasks, file descriptors; whatever order things end in."""
+
+import gc
+import json
+import os
+import random
+from pathlib import Path
+
+import anyio
+import pytest
+from dash import Input, Output, ctx, set_props
+
+from apps import make_app
+from dashws_async import WebSocketRuntime
+from dashws_async.callbacks import CallbackTask
+from dashws_async.connection import Connection
+from dashws_async.handle import Reply, WebSocketHandle
+from dashws_async.testing import open_browser
+from serving import Server
+from test_serving import COUNTDOWN, LIVE, source
+
+pytestmark = pytest.mark.anyio
+
+CYCLES = 200
+
+
+def left_over():
+    """How many objects of each kind that a connection is made of are still alive."""
+    gc.collect()
+    kinds = (Connection, CallbackTask, WebSocketHandle, Reply)
+    return [type(each).__name__ for each in gc.get_objects() if isinstance(each, kinds)]
+
+
+async def test_connections_that_end_at_any_moment_leave_nothing(anyio_backend):
+    runtime = WebSocketRuntime()
+    app = make_app(anyio_backend, "go", "out", "live", runtime=runtime)
+    chance = random.Random(1)
+
+    @app.callback(persistent=True)
+    async def live():
+        while not ctx.websocket.is_shutdown:
+            set_props("live", {"children": 1})
+            await anyio.sleep(0)
+
+    @app.callback(Output("out", "children"), Input("go", "n_clicks"), prevent_initial_call=True)
+    async def ask(_):
+        while True:
+            await ctx.websocket.get_prop("live", "children")
+
+    async with open_browser(app) as first:  # its lifespan is everybody's
+        for _ in range(CYCLES):
+            async with open_browser(app) as browser:
+                page = await browser.open_page()
+                await page.click("go")
+                for _ in range(chance.randrange(10)):
+                    await anyio.sleep(0)
+                await (browser.drop() if chance.random() < 0.5 else browser.close())
+        with anyio.fail_after(10):
+            while runtime.stats().connections:
+                await anyio.sleep(0.001)
+        assert runtime.stats().connections_total == CYCLES
+        assert runtime.stats().callbacks == 0
+        assert not first.connected
+    del browser, page
+    assert left_over() == []
+
+
+async def test_rubbish_from_a_client_harms_nothing(anyio_backend):
+    runtime = WebSocketRuntime()
+    app = make_app(anyio_backend, "go", "out", runtime=runtime)
+    chance = random.Random(2)
+
+    @app.callback(Output("out", "children"), Input("go", "n_clicks"), prevent_initial_call=True)
+    async def answer(clicks):
+        return clicks
+
+    def rubbish(depth=3):
+        kinds = [
+            lambda: None,
+            lambda: chance.randrange(-(10**30), 10**30),
+            lambda: chance.choice(["", "out.children", "go", "\x00", "é" * 100, "{}", "__class__"]),
+        ]
+        if depth:
+            kinds.append(lambda: [rubbish(depth - 1) for _ in range(chance.randrange(4))])
+            kinds.append(lambda: {name: rubbish(depth - 1) for name in chance.sample(NAMES, 3)})
+        return chance.choice(kinds)()
+
+    async with open_browser(app) as browser:
+        page = await browser.open_page()
+        for number in range(500):
+            message = {name: rubbish() for name in NAMES}
+            message["type"] = chance.choice(TYPES)
+            message["rendererId"] = "other"
+            message["requestId"] = f"other-{number}"
+            if chance.random() < 0.7:
+                message["payload"] = {name: rubbish() for name in NAMES} | {
+                    "output": chance.choice(["out.children", "x", 1])
+                }
+            text = json.dumps(message)
+            if chance.random() < 0.2:
+                text = text[: chance.randrange(len(text))]
+            await browser.send_text(text)
+        await page.click("go")
+        await page.wait_for("out", "children", 1)
+        await page.wait_idle()
+    assert runtime.stats().bad_messages > 50
+    assert runtime.stats().callbacks == 0
+
+
+NAMES = ["type", "payload", "output", "outputs", "inputs", "state", "changedPropIds", "id", "value"]
+TYPES = ["callback_request", "get_props_response", "heartbeat", "dance", "callback_request"]
+
+
+@pytest.mark.process
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="counts descriptors in /proc")
+async def test_a_server_gives_back_its_file_descriptors(anyio_backend, tmp_path):
+    text = source(anyio_backend, COUNTDOWN, LIVE.format(interval=0.01))
+    server = Server(text, anyio_backend, tmp_path, workers=0)
+    await anyio.to_thread.run_sync(server.start)
+
+    def descriptors():
+        return len(os.listdir(f"/proc/{server.pid}/fd"))
+
+    try:
+        seen = []
+        for number in range(60):
+            async with open_browser(server.url) as browser:
+                page = await browser.open_page()
+                await page.wait_for("live", "children", lambda value: value is not None)
+                await (browser.drop() if number % 2 else browser.close())
+            seen.append(descriptors())
+        with anyio.fail_after(10):
+            while descriptors() > seen[0]:
+                await anyio.sleep(0.05)
+    finally:
+        with anyio.CancelScope(shield=True):
+            await anyio.to_thread.run_sync(server.stop)

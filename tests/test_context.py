@@ -145,41 +145,34 @@ async def test_a_websocket_before_any_http_request_finds_global_callbacks(anyio_
     assert answer["data"]["response"] == {"out": {"children": 2}}
 
 
+@pytest.mark.usefixtures("own_pages")
 async def test_a_websocket_before_any_http_request_finds_the_pages(anyio_backend):
-    registry = dict(dash.page_registry)
-    dash.page_registry.clear()
-    try:
-        app = Dash(
-            __name__,
-            server=make_server(anyio_backend),
-            websocket_callbacks=True,
-            use_pages=True,
-            pages_folder="",
-            plugins=[WebSocketRuntime()],
-        )
-        dash.register_page("first", path="/", layout=html.Div("page one"))
-        dash.register_page("second", path="/two", layout=lambda: html.Div("page two"))
-        app.layout = html.Div([dash.page_container])
+    app = Dash(
+        __name__,
+        server=make_server(anyio_backend),
+        websocket_callbacks=True,
+        use_pages=True,
+        pages_folder="",
+        plugins=[WebSocketRuntime()],
+    )
+    dash.register_page("first", path="/", layout=html.Div("page one"))
+    dash.register_page("second", path="/two", layout=lambda: html.Div("page two"))
+    app.layout = html.Div([dash.page_container])
 
-        answer = await first_call(
-            app,
-            ".._pages_content.children..._pages_store.data..",
-            "_pages_location.pathname",
-            "/two",
-            "_pages_location.search",
-            "",
-        )
-        shown = answer["data"]["response"]["_pages_content"]["children"]
-        assert shown["props"]["children"] == "page two"
+    answer = await first_call(
+        app,
+        ".._pages_content.children..._pages_store.data..",
+        "_pages_location.pathname",
+        "/two",
+        "_pages_location.search",
+        "",
+    )
+    shown = answer["data"]["response"]["_pages_content"]["children"]
+    assert shown["props"]["children"] == "page two"
 
-        async with open_browser(app) as browser:
-            page = await browser.open_page("/two")
-            await page.wait_for(
-                "_pages_content", "children", lambda shown: "page two" in str(shown)
-            )
-    finally:
-        dash.page_registry.clear()
-        dash.page_registry.update(registry)
+    async with open_browser(app) as browser:
+        page = await browser.open_page("/two")
+        await page.wait_for("_pages_content", "children", lambda shown: "page two" in str(shown))
 
 
 async def first_call(app, output, *inputs):

@@ -8,6 +8,7 @@ from dash.exceptions import WebsocketDisconnected
 from apps import make_app
 from dashws_async import WebSocketRuntime
 from dashws_async.testing import open_browser
+from until import eventually
 
 pytestmark = pytest.mark.anyio
 
@@ -27,9 +28,7 @@ class Witness:
 
 
 async def none_left(runtime):
-    with anyio.fail_after(5):
-        while runtime.stats().connections or runtime.stats().callbacks:
-            await anyio.sleep(0.001)
+    await eventually(lambda: not (runtime.stats().connections or runtime.stats().callbacks))
 
 
 @pytest.mark.parametrize("politely", [True, False])
@@ -246,9 +245,7 @@ async def test_a_client_that_does_not_keep_up_is_closed_so_that_it_comes_back(
         page = await browser.open_page()
         browser.pause_reading()
         await page.click("go")
-        with anyio.fail_after(5):
-            while "Closing a connection with 1013" not in caplog.text:
-                await anyio.sleep(0.001)
+        await eventually(lambda: "Closing a connection with 1013" in caplog.text)
         browser.resume_reading()
         assert await browser.wait_closed() == 1013
     await none_left(runtime)

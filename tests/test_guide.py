@@ -19,6 +19,7 @@ from dashws_async.testing import open_browser
 from guide.extract import CLEANUP, extract
 from ports import free_port
 from serving import Server
+from until import eventually
 
 pytestmark = [pytest.mark.anyio, pytest.mark.process]
 
@@ -211,9 +212,7 @@ async def test_the_guides_examples(anyio_backend, where, capfd, tmp_path, monkey
                     else:
                         assert await browser.wait_closed() == end
                         assert page.history("status", "children") == []
-                    with anyio.fail_after(10):
-                        while CLEANUP not in site.log(script.__name__):
-                            await anyio.sleep(0.05)
+                    await eventually(lambda: CLEANUP in site.log(script.__name__))
         except Exception as failure:
             failure.add_note(f"in the guide's example {script.__name__!r}")
             failures.append(failure)

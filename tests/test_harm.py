@@ -13,6 +13,7 @@ from apps import make_app
 from dashws_async import WebSocketRuntime, offload
 from dashws_async.connection import Connection
 from dashws_async.testing import open_browser
+from until import eventually
 
 pytestmark = pytest.mark.anyio
 
@@ -115,9 +116,7 @@ async def test_one_callback_may_cancel_the_task_of_another(anyio_backend):
     async with open_browser(app) as browser:
         page = await browser.open_page()
         await page.click("go")
-        with anyio.fail_after(5):
-            while not tasks:
-                await anyio.sleep(0)
+        await eventually(lambda: tasks)
         await page.click("out")
         await page.wait_for("go", "title", "stopped")
         await page.wait_idle()
@@ -184,9 +183,7 @@ async def test_a_cancellation_is_not_lost_while_a_threads_loop_starts(anyio_back
         assert await anyio.to_thread.run_sync(starting.wait, 5)
         await browser.drop()
         start.set()
-        with anyio.fail_after(5):
-            while runtime.stats().callbacks:
-                await anyio.sleep(0.001)
+        await eventually(lambda: not runtime.stats().callbacks)
     assert seen == ["cancelled"]
 
 
@@ -290,9 +287,7 @@ async def test_two_callbacks_may_close_and_both_go_on(anyio_backend):
         page = await browser.open_page()
         await page.click("go")
         assert await browser.wait_closed() == 4001
-        with anyio.fail_after(5):
-            while len(went_on) < 2:
-                await anyio.sleep(0.001)
+        await eventually(lambda: len(went_on) >= 2)
 
 
 @pytest.fixture
@@ -350,9 +345,7 @@ async def test_heartbeats_are_answered(anyio_backend):
     app = make_app(anyio_backend, "out")
     async with open_browser(app, heartbeat=0.01) as browser:
         await browser.open_page()
-        with anyio.fail_after(5):
-            while browser.heartbeats_acked < 3:
-                await anyio.sleep(0.001)
+        await eventually(lambda: browser.heartbeats_acked >= 3)
 
 
 async def test_updates_gather_for_a_batch_delay_that_was_asked_for(anyio_backend):

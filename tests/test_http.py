@@ -2,6 +2,7 @@
 
 import threading
 
+import dash
 import pytest
 from dash import Dash, Input, Output, dcc, html
 
@@ -80,27 +81,20 @@ async def test_the_page_links_its_assets(anyio_backend, tmp_path):
     assert "/assets/style.css?m=" in index
 
 
+@pytest.mark.usefixtures("own_pages")
 async def test_redirects_of_pages(anyio_backend):
-    import dash
-
-    registry = dict(dash.page_registry)
-    dash.page_registry.clear()
-    try:
-        app = Dash(
-            __name__,
-            server=make_server(anyio_backend),
-            use_pages=True,
-            pages_folder="",
-            plugins=[WebSocketRuntime()],
-        )
-        dash.register_page("new", path="/new", redirect_from=["/old"], layout=html.Div("x"))
-        app.layout = html.Div([dash.page_container])
-        app.backend.add_redirect_rule(app, "/older", "/new")
-        response = await app.server.test_client().get("/older")
-        assert (response.status_code, response.headers["Location"]) == (301, "/new")
-    finally:
-        dash.page_registry.clear()
-        dash.page_registry.update(registry)
+    app = Dash(
+        __name__,
+        server=make_server(anyio_backend),
+        use_pages=True,
+        pages_folder="",
+        plugins=[WebSocketRuntime()],
+    )
+    dash.register_page("new", path="/new", redirect_from=["/old"], layout=html.Div("x"))
+    app.layout = html.Div([dash.page_container])
+    app.backend.add_redirect_rule(app, "/older", "/new")
+    response = await app.server.test_client().get("/older")
+    assert (response.status_code, response.headers["Location"]) == (301, "/new")
 
 
 @pytest.mark.parametrize(

@@ -40,6 +40,16 @@ async def end_of(owned):
     return owned.outcome
 
 
+async def end_of_cancelled(function):
+    """What becomes of a coroutine that gets one cancellation once it waits."""
+    async with anyio.create_task_group() as tasks:
+        owned = Owned(tasks, function)
+        await owned.started.wait()
+        await anyio.wait_all_tasks_blocked()
+        owned.run.cancel()
+        return await end_of(owned)
+
+
 async def test_the_result_is_the_coroutines(anyio_backend):
     async def answer():
         await anyio.sleep(0)
@@ -70,11 +80,7 @@ async def test_a_cancellation_is_the_loops_own_and_the_cleanups_awaits_work():
             seen.append("cleaned up")
             raise
 
-    async with anyio.create_task_group() as tasks:
-        owned = Owned(tasks, work)
-        await owned.started.wait()
-        owned.run.cancel()
-        assert await end_of(owned) == "ended by its owner"
+    assert await end_of_cancelled(work) == "ended by its owner"
     assert seen == ["cleaned up"]
 
 
@@ -139,12 +145,7 @@ async def test_it_leaves_through_a_task_group(with_child):
                 raise
         return "the task group kept the cancellation to itself"
 
-    async with anyio.create_task_group() as tasks:
-        owned = Owned(tasks, work)
-        await owned.started.wait()
-        await anyio.wait_all_tasks_blocked()
-        owned.run.cancel()
-        assert await end_of(owned) == "ended by its owner"
+    assert await end_of_cancelled(work) == "ended by its owner"
     assert seen == ["cleaned up"]
 
 
@@ -161,12 +162,7 @@ async def test_the_cleanups_awaits_work_behind_a_task_group_that_waits_for_its_c
             seen.append("cleaned up")
             raise
 
-    async with anyio.create_task_group() as tasks:
-        owned = Owned(tasks, work)
-        await owned.started.wait()
-        await anyio.wait_all_tasks_blocked()
-        owned.run.cancel()
-        assert await end_of(owned) == "ended by its owner"
+    assert await end_of_cancelled(work) == "ended by its owner"
     assert seen == ["cleaned up"]
 
 
@@ -189,11 +185,7 @@ async def test_cleanup_may_use_a_task_group_of_its_own(way):
     async def fail():
         raise ValueError
 
-    async with anyio.create_task_group() as tasks:
-        owned = Owned(tasks, work)
-        await owned.started.wait()
-        owned.run.cancel()
-        assert await end_of(owned) == "cleaned up"
+    assert await end_of_cancelled(work) == "cleaned up"
 
 
 @pytest.mark.parametrize("anyio_backend", ["asyncio"])
@@ -213,11 +205,7 @@ async def test_cleanup_may_use_asyncios_task_group():
     async def fail():
         raise ValueError
 
-    async with anyio.create_task_group() as tasks:
-        owned = Owned(tasks, work)
-        await owned.started.wait()
-        owned.run.cancel()
-        assert await end_of(owned) == "cleaned up"
+    assert await end_of_cancelled(work) == "cleaned up"
 
 
 @pytest.mark.parametrize("anyio_backend", ["asyncio"])
@@ -272,12 +260,7 @@ async def test_time_limits_inside_still_work():
                 await anyio.sleep_forever()
             return "cleaned up within the limit" if limit.cancelled_caught else "?"
 
-    async with anyio.create_task_group() as tasks:
-        owned = Owned(tasks, work)
-        await owned.started.wait()
-        await anyio.sleep(0.05)
-        owned.run.cancel()
-        assert await end_of(owned) == "cleaned up within the limit"
+    assert await end_of_cancelled(work) == "cleaned up within the limit"
 
 
 async def test_the_surroundings_cannot_cancel_it():
@@ -336,11 +319,7 @@ async def test_asyncio_timeouts_work_in_cleanup():
             except TimeoutError:
                 return "timed out"
 
-    async with anyio.create_task_group() as tasks:
-        owned = Owned(tasks, work)
-        await owned.started.wait()
-        owned.run.cancel()
-        assert await end_of(owned) == "timed out"
+    assert await end_of_cancelled(work) == "timed out"
 
 
 async def test_a_thread_can_have_the_loop_make_calls_in_order():

@@ -18,6 +18,7 @@ from dashws_async.handle import Reply, WebSocketHandle
 from dashws_async.testing import open_browser
 from serving import Server
 from test_serving import COUNTDOWN, LIVE, source
+from until import eventually
 
 pytestmark = pytest.mark.anyio
 
@@ -55,9 +56,7 @@ async def test_connections_that_end_at_any_moment_leave_nothing(anyio_backend):
                 for _ in range(chance.randrange(10)):
                     await anyio.sleep(0)
                 await (browser.drop() if chance.random() < 0.5 else browser.close())
-        with anyio.fail_after(10):
-            while runtime.stats().connections:
-                await anyio.sleep(0.001)
+        await eventually(lambda: not runtime.stats().connections)
         assert runtime.stats().connections_total == CYCLES
         assert runtime.stats().callbacks == 0
         assert not first.connected
@@ -129,9 +128,7 @@ async def test_a_server_gives_back_its_file_descriptors(anyio_backend, tmp_path)
                 await page.wait_for("live", "children", lambda value: value is not None)
                 await (browser.drop() if number % 2 else browser.close())
             seen.append(descriptors())
-        with anyio.fail_after(10):
-            while descriptors() > seen[0]:
-                await anyio.sleep(0.05)
+        await eventually(lambda: descriptors() <= seen[0])
     finally:
         with anyio.CancelScope(shield=True):
             await anyio.to_thread.run_sync(server.stop)

@@ -13,6 +13,7 @@ from dashws_async import WebSocketRuntime, offload
 from dashws_async.loops import backend_name
 from dashws_async.runtime import default_threads
 from dashws_async.testing import open_browser
+from until import eventually
 
 pytestmark = pytest.mark.anyio
 
@@ -154,9 +155,7 @@ async def test_in_mode_threads_the_client_leaving_cancels_as_everywhere(anyio_ba
         assert await anyio.to_thread.run_sync(started.wait, 5)
         await browser.drop()
         assert await anyio.to_thread.run_sync(cleaned_up.wait, 5)
-        with anyio.fail_after(5):
-            while runtime.stats().callbacks:
-                await anyio.sleep(0.001)
+        await eventually(lambda: not runtime.stats().callbacks)
 
 
 async def test_in_mode_threads_a_callback_can_close(anyio_backend):
@@ -194,9 +193,7 @@ async def test_threads_are_bounded_and_the_others_queue(anyio_backend):
         pages = [await browser.open_page() for _ in range(4)]
         for page in pages:
             await page.click("go")
-        with anyio.fail_after(5):
-            while len(running) < 2 or runtime.stats().callbacks < 4:
-                await anyio.sleep(0.001)
+        await eventually(lambda: len(running) == 2 and runtime.stats().callbacks == 4)
         release.set()
         for page in pages:
             await page.wait_for("out", "children", 1)
@@ -216,16 +213,11 @@ async def test_a_callback_that_waits_for_a_thread_can_be_cancelled(anyio_backend
     async with open_browser(app) as browser, open_browser(app) as other:
         page, queued = await browser.open_page(), await other.open_page()
         await page.click("go")
-        with anyio.fail_after(5):
-            while not runs:
-                await anyio.sleep(0.001)
+        await eventually(lambda: runs)
         await queued.click("go")
-        with anyio.fail_after(5):
-            while runtime.stats().callbacks < 2:
-                await anyio.sleep(0.001)
-            await other.drop()
-            while runtime.stats().callbacks > 1:
-                await anyio.sleep(0.001)
+        await eventually(lambda: runtime.stats().callbacks >= 2)
+        await other.drop()
+        await eventually(lambda: runtime.stats().callbacks <= 1)
         release.set()
         await page.wait_idle()
     assert runs == [1]

@@ -4,6 +4,8 @@ import time
 from collections.abc import Callable
 from typing import TypeVar
 
+import anyio
+
 Value = TypeVar("Value")
 
 
@@ -20,3 +22,10 @@ def until(
             raise AssertionError(f"not within {timeout} s: {what() if callable(what) else what}")
         time.sleep(0.05)
     return value
+
+
+async def eventually(condition: Callable[[], object], timeout: float = 10) -> None:
+    """`until` for a test that runs on an event loop."""
+    with anyio.fail_after(timeout):
+        while not condition():
+            await anyio.sleep(0.001)

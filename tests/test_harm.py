@@ -52,26 +52,26 @@ class Unusual(BaseException):
 
 
 @pytest.mark.parametrize(
-    "error",
+    "make_error",  # made anew each time: an exception keeps the frames it went through
     [
-        SystemExit(1),
-        GeneratorExit(),
-        Unusual(),
-        BadText(),
-        ValueError("\ud800"),
-        asyncio.CancelledError(),
-        BaseExceptionGroup("x", [SystemExit(1)]),
+        lambda: SystemExit(1),
+        lambda: GeneratorExit(),
+        lambda: Unusual(),
+        lambda: BadText(),
+        lambda: ValueError("\ud800"),
+        lambda: asyncio.CancelledError(),
+        lambda: BaseExceptionGroup("x", [SystemExit(1)]),
     ],
-    ids=lambda error: type(error).__name__,
+    ids=lambda make_error: type(make_error()).__name__,
 )
-async def test_whatever_a_callback_raises_is_its_own_answer(anyio_backend, error):
+async def test_whatever_a_callback_raises_is_its_own_answer(anyio_backend, make_error):
     app = make_app(anyio_backend, "go", "out", "live")
     app.enable_dev_tools(debug=True, dev_tools_hot_reload=False)
     add_neighbour(app)
 
     @go(app)
     async def fail(_):
-        raise error
+        raise make_error()
 
     async with open_browser(app) as browser:
         page = await browser.open_page()

@@ -250,9 +250,9 @@ async def test_an_abandoned_coroutine_is_closed_whatever_it_does():
 
 async def test_time_limits_inside_still_work():
     async def work(started):
-        started.set()
         with anyio.move_on_after(0.01):
             await anyio.sleep_forever()
+        started.set()
         try:
             await anyio.sleep_forever()
         except anyio.get_cancelled_exc_class():

@@ -2,14 +2,15 @@
 
 ::
 
-    serve ── task group ─┬─ reader    client messages: start callbacks, resolve get_prop
-                         ├─ writer    frames from the outbox
-                         └─ callbacks one task each (`callbacks.CallbackTask`)
+    serve ── task group ─┬─ reader     client messages: start callbacks, resolve get_prop
+                         ├─ writer     frames from the outbox
+                         ├─ its watch  ends the connection of a client that takes nothing
+                         └─ callbacks  one task each (`callbacks.CallbackTask`)
 
-The reader and the writer live in the surroundings: when those are cancelled,
-which is how a server tells that the client has left, they stop. The callbacks
-do not: how they end is this module's business and Dash's documented contract.
-`_end` decides it in one step without an await; `_wind_up` waits for it.
+The first three live in the surroundings: when those are cancelled, which is how
+a server tells that the client has left, they stop. The callbacks do not: how
+they end is this module's business and Dash's documented contract. `end` decides
+it in one step without an await; `_wind_up` waits for it.
 
 Knows a transport of three verbs, not a web framework: tests drive it in memory.
 """

@@ -146,14 +146,13 @@ class CallbackTask:
     async def _outcome(self) -> str:
         handle = WebSocketHandle(self._line, self.tab, self)
         threads.offload_limiter.set(self._limiter)
-        with self._app.current():
-            try:
-                result = await self._call(self._app.bind(self._payload, handle))
-            except PreventUpdate:
-                return messages.PREVENT_UPDATE
-            if isinstance(result, str):
-                return messages.ok(result)
-            return await self._stream(result.frames)
+        try:
+            result = await self._call(self._app.bind(self._payload, handle))
+        except PreventUpdate:
+            return messages.PREVENT_UPDATE
+        if isinstance(result, str):
+            return messages.ok(result)
+        return await self._stream(result.frames)
 
     async def _call(self, bound: Callable[[], Any]) -> Any:
         if self._mode == "threads" and self.spec.is_async:

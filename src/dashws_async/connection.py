@@ -363,8 +363,7 @@ class Connection:
             spec = find_callback(self._app, request, self._settings.mode)
         except Refused as refused:
             logger.log(refused.log_level, "Refused a callback request: %s", refused)
-            text = messages.callback_response(tab, request_id, messages.error(str(refused)))
-            self.post(Outgoing(tab, text, is_update=False))
+            self._answer_error(tab, request_id, str(refused))
             return
         callback = CallbackTask(
             self._app, spec, request, tab, self, self._settings.mode, self._limiter
@@ -394,9 +393,12 @@ class Connection:
         if bad.renderer_id is None:
             return
         tab = messages.quote(bad.renderer_id)
-        if bad.request_id is None:
-            text = messages.page_error(tab, f"Bad message: {bad}", "BAD_MESSAGE")
+        if bad.request_id is not None:
+            self._answer_error(tab, bad.request_id, f"Bad message: {bad}")
         else:
-            payload = messages.error(f"Bad message: {bad}")
-            text = messages.callback_response(tab, bad.request_id, payload)
+            text = messages.page_error(tab, f"Bad message: {bad}", "BAD_MESSAGE")
+            self.post(Outgoing(tab, text, is_update=False))
+
+    def _answer_error(self, tab: str, request_id: str, message: str) -> None:
+        text = messages.callback_response(tab, request_id, messages.error(message))
         self.post(Outgoing(tab, text, is_update=False))

@@ -101,6 +101,8 @@ from dash.backends._quart import QuartRequestAdapter  # noqa: E402
 
 QuartDashServer: Any = get_backend("quart")
 
+_DEFAULT_BATCH_DELAY = inspect.signature(dash.Dash).parameters["websocket_batch_delay"].default
+
 
 def to_json(value: object) -> str:
     """Encode as Dash does: components, figures, ``Patch``, numpy, dates.
@@ -159,9 +161,8 @@ class DashApp:
         Dash's default cannot be told from the same number given by hand; both
         mean that nothing waits.
         """
-        default = inspect.signature(dash.Dash).parameters["websocket_batch_delay"].default
         delay = self._private._websocket_batch_delay
-        return 0.0 if delay is None or delay == default else float(delay)
+        return 0.0 if delay in (None, _DEFAULT_BATCH_DELAY) else float(delay)
 
     @property
     def max_workers(self) -> int:

@@ -9,6 +9,8 @@ offer are made here, for each loop in its own words:
   just that. On trio we cancel a scope behind a shield that is open only while
   the cancellation travels (see `_TrioRun`).
 * Handing a call to a loop from another thread (`call_soon`, `run_on`).
+
+`PerLoop` is for what one loop must not inherit from another.
 """
 
 from __future__ import annotations
@@ -18,7 +20,7 @@ import types
 from collections.abc import Callable, Coroutine, Generator
 from concurrent.futures import Future
 from contextlib import suppress
-from typing import Any, Protocol, TypeVar, cast
+from typing import Any, Generic, Protocol, TypeVar, cast
 
 import anyio
 from anyio.lowlevel import EventLoopToken, current_token
@@ -31,6 +33,23 @@ def backend_name() -> str:
     return (
         "asyncio" if isinstance(current_token().native_token, asyncio.AbstractEventLoop) else "trio"
     )
+
+
+class PerLoop(Generic[T]):
+    """A thing that belongs to one event loop (a lock, a limiter), made anew on another.
+
+    An app may be served by one loop after the other, by tests for example.
+    """
+
+    def __init__(self) -> None:
+        self._made: tuple[EventLoopToken, T] | None = None
+
+    def get(self, make: Callable[[], T]) -> T:
+        """The running loop's; ``make`` makes it at first."""
+        token = current_token()
+        if self._made is None or self._made[0] != token:
+            self._made = token, make()
+        return self._made[1]
 
 
 class Ended(Exception):
@@ -76,6 +95,13 @@ class _DrivenRun:
 
     def __init__(self) -> None:
         self._abandoned = False
+
+    def cancel(self) -> None:
+        raise NotImplementedError
+
+    def abandon(self) -> None:
+        self._abandoned = True
+        self.cancel()
 
     def _about_to_await(self) -> None:
         """The coroutine awaits something; the loop does not know yet."""
@@ -148,10 +174,6 @@ class _AsyncioRun(_DrivenRun):
             self._under_way += 1
             self._task.cancel()
 
-    def abandon(self) -> None:
-        self._abandoned = True
-        self.cancel()
-
     def _woken_with(self, value: Any) -> None:
         if self._under_way and isinstance(value, asyncio.CancelledError):
             self._arrived = True
@@ -204,10 +226,6 @@ def _trio_run() -> OwnedRun:
                 self._waited_in = list(self._task.child_nurseries)
                 self._cancelled.cancel()
                 self._shield.shield = False
-
-        def abandon(self) -> None:
-            self._abandoned = True
-            self.cancel()
 
         def _about_to_await(self) -> None:
             if not self._cancelled.cancel_called:

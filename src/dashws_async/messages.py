@@ -11,9 +11,11 @@ that was made exactly once, and are pasted into their envelope.
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 import msgspec
+
+T = TypeVar("T")
 
 
 class BadMessage(Exception):
@@ -62,6 +64,7 @@ class Heartbeat(_ClientMessage, frozen=True, tag="heartbeat"):
 ClientMessage = CallbackRequest | GetPropsResponse | Heartbeat
 
 _decoder: msgspec.json.Decoder[ClientMessage] = msgspec.json.Decoder(ClientMessage)
+_object_decoder = msgspec.json.Decoder(dict[str, Any])
 
 
 class _Addressee(msgspec.Struct, rename="camel"):
@@ -85,10 +88,7 @@ def decode(text: str | bytes) -> ClientMessage:
     Raises:
         BadMessage: not JSON, not an object, an unknown type, or a wrong shape.
     """
-    try:
-        return _decoder.decode(text)
-    except (msgspec.MsgspecError, UnicodeError, RecursionError) as error:
-        raise BadMessage(str(error), *_addressee(text)) from None
+    return _decode(_decoder, text)
 
 
 def as_object(text: str | bytes) -> dict[str, Any]:
@@ -97,8 +97,12 @@ def as_object(text: str | bytes) -> dict[str, Any]:
     Raises:
         BadMessage: a field that `decode` passed over is not JSON.
     """
+    return _decode(_object_decoder, text)
+
+
+def _decode(decoder: msgspec.json.Decoder[T], text: str | bytes) -> T:
     try:
-        return msgspec.json.decode(text, type=dict[str, Any])
+        return decoder.decode(text)
     except (msgspec.MsgspecError, UnicodeError, RecursionError) as error:
         raise BadMessage(str(error), *_addressee(text)) from None
 

@@ -16,7 +16,6 @@ from typing import Any, Protocol
 from urllib.parse import urlsplit
 
 import anyio
-from anyio.lowlevel import EventLoopToken, current_token
 
 from .connection import (
     RESTART,
@@ -27,6 +26,7 @@ from .connection import (
     Transport,
 )
 from .dash_bridge import DashApp, hooks
+from .loops import PerLoop
 from .settings import Mode, Settings
 
 logger = logging.getLogger("dashws_async")
@@ -74,7 +74,7 @@ class Runtime:
         self._accepted = 0
         self._counters = Counters()
         self._all_gone: anyio.Event | None = None  # while draining
-        self._limiter: tuple[EventLoopToken, anyio.CapacityLimiter] | None = None
+        self._limiter: PerLoop[anyio.CapacityLimiter] = PerLoop()
 
     def stats(self) -> RuntimeStats:
         """The numbers of this moment; cheap, from any thread."""
@@ -113,6 +113,10 @@ class Runtime:
             app: the Dash app it belongs to.
             websocket: the framework's own object, for Dash's hooks.
         """
+        with app.current():  # for the hooks, and inherited by every callback's task
+            await self._serve(transport, app, websocket)
+
+    async def _serve(self, transport: Transport, app: DashApp, websocket: object) -> None:
         rejected = await _ask_hooks("websocket_connect", REJECTED, websocket)
         if rejected is not None:
             with suppress(Disconnected):
@@ -131,7 +135,7 @@ class Runtime:
             transport,
             app,
             self.settings,
-            self._thread_limiter(app),
+            self._limiter.get(lambda: anyio.CapacityLimiter(self._max_threads(app))),
             self._counters,
             look_at if hooks.get_hooks("websocket_message") else None,
         )
@@ -166,12 +170,6 @@ class Runtime:
                     await self._all_gone.wait()
             for connection in self._connections:
                 connection.abandon()
-
-    def _thread_limiter(self, app: DashApp) -> anyio.CapacityLimiter:
-        token = current_token()
-        if self._limiter is None or self._limiter[0] != token:
-            self._limiter = token, anyio.CapacityLimiter(self._max_threads(app))
-        return self._limiter[1]
 
     def _max_threads(self, app: DashApp) -> int:
         if self.settings.max_threads is not None:

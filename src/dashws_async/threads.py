@@ -15,7 +15,6 @@ from contextvars import ContextVar
 from typing import Any, ParamSpec, TypeVar
 
 import anyio
-import anyio.from_thread
 import anyio.to_thread
 
 P = ParamSpec("P")

@@ -32,7 +32,7 @@ from werkzeug.security import safe_join
 
 from ..connection import Disconnected
 from ..dash_bridge import DashApp, QuartDashServer, QuartRequestAdapter
-from ..loops import call_soon
+from ..loops import PerLoop, call_soon
 from ..runtime import Runtime
 from .shutdown import Shutdown
 
@@ -108,7 +108,7 @@ class QuartBackend(QuartDashServer):  # type: ignore[misc]  # Dash is untyped he
         self._dash_app = dash_app
         self._runtime = runtime
         self._set_ups: list[Callable[[], Any]] = []
-        self._set_up_lock: tuple[EventLoopToken, anyio.Lock] | None = None
+        self._set_up_lock: PerLoop[anyio.Lock] = PerLoop()
         self._endpoint_made = False
 
     # What Dash asks for when it makes an app's routes.
@@ -189,18 +189,14 @@ class QuartBackend(QuartDashServer):  # type: ignore[misc]  # Dash is untyped he
             await websocket.close(POLICY_VIOLATION)
             return
         await websocket.accept()
-        with self._dash_app.current():
-            await self._runtime.serve(QuartTransport(), self._dash_app, websocket)
+        await self._runtime.serve(QuartTransport(), self._dash_app, websocket)
 
     async def _set_up(self) -> Any:
         """Run Dash's set-up functions, one caller at a time; what one returns is the answer.
 
         They decide themselves whether there is anything left to do.
         """
-        token = current_token()
-        if self._set_up_lock is None or self._set_up_lock[0] != token:
-            self._set_up_lock = token, anyio.Lock()
-        async with self._set_up_lock[1]:
+        async with self._set_up_lock.get(anyio.Lock):
             with self._dash_app.current():
                 for function in self._set_ups:
                     answer = await _call(function)
@@ -302,9 +298,6 @@ class _StopForDashTesting:
 
     def set(self) -> None:
         self._stop.set()
-
-    def is_set(self) -> bool:
-        return self._stop.is_set()
 
 
 def _hypercorn(server: Quart) -> tuple[str, Callable[..., Awaitable[None]]]:

@@ -12,7 +12,7 @@ import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
+from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import contextmanager
 from multiprocessing.synchronize import Event as ProcessEvent
 from types import FrameType
@@ -81,7 +81,7 @@ class Shutdown:
 
 
 class _EachTime:
-    """An async generator that Quart can run again: a server object may be served twice.
+    """As much of an async generator as Quart uses, but for every start of a server object.
 
     (Quart makes the generator once, and moves it on at each start and each stop.)
     """
@@ -89,9 +89,6 @@ class _EachTime:
     def __init__(self, make: Callable[[], AsyncGenerator[None, None]]) -> None:
         self._make = make
         self._running: AsyncGenerator[None, None] | None = None
-
-    def __aiter__(self) -> AsyncIterator[None]:
-        return self
 
     async def __anext__(self) -> None:
         if self._running is None:

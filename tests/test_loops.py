@@ -8,7 +8,7 @@ import anyio
 import pytest
 from anyio.lowlevel import current_token
 
-from dashws_async.loops import Ended, backend_name, call_soon, owned_run, run_on
+from dashws_async.loops import SPIN, Ended, backend_name, call_soon, owned_run, run_on
 
 pytestmark = pytest.mark.anyio
 
@@ -221,6 +221,79 @@ async def test_whoever_cancels_the_task_ends_it_and_harms_no_neighbour():
         owned = Owned(tasks, work)
         await owned.started.wait()
         task.cancel()
+        assert await end_of(owned) == "ended by its owner"
+
+
+async def test_an_abandoned_coroutine_leaves_its_task_groups_in_order():
+    seen = []
+
+    async def child():
+        try:
+            await anyio.sleep_forever()
+        finally:
+            seen.append("child")
+
+    async def work(started):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(child)
+            await anyio.sleep(0)
+            started.set()
+            while True:
+                with suppress(anyio.get_cancelled_exc_class()):
+                    await anyio.sleep_forever()
+
+    async with anyio.create_task_group() as tasks:
+        owned = Owned(tasks, work)
+        await owned.started.wait()
+        owned.run.cancel()
+        await anyio.wait_all_tasks_blocked()
+        owned.run.abandon()
+        assert await end_of(owned) == "ended by its owner"
+        assert seen == ["child"]
+
+
+async def test_a_coroutine_that_swallows_in_a_cancelled_task_group_does_not_spin(anyio_backend):
+    cancelled = []
+
+    async def work(started):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(anyio.sleep_forever)
+            await anyio.sleep(0)
+            started.set()
+            while True:
+                try:
+                    await anyio.sleep_forever()
+                except anyio.get_cancelled_exc_class():
+                    cancelled.append(anyio.current_time())
+
+    async with anyio.create_task_group() as tasks:
+        owned = Owned(tasks, work)
+        await owned.started.wait()
+        owned.run.cancel()
+        with anyio.fail_after(5):
+            await anyio.wait_all_tasks_blocked()
+        # asyncio cancels the task alone; trio the nursery, which then cancels at every await.
+        assert len(cancelled) == (1 if anyio_backend == "asyncio" else SPIN)
+        owned.run.abandon()
+        assert await end_of(owned) == "ended by its owner"
+
+
+async def test_a_coroutine_that_swallows_whatever_comes_is_closed():
+    async def work(started):
+        started.set()
+        while True:
+            try:
+                await anyio.sleep_forever()
+            except BaseException as error:
+                if isinstance(error, GeneratorExit):
+                    raise
+
+    async with anyio.create_task_group() as tasks:
+        owned = Owned(tasks, work)
+        await owned.started.wait()
+        owned.run.abandon()
+        await anyio.wait_all_tasks_blocked()
+        owned.run.abandon()
         assert await end_of(owned) == "ended by its owner"
 
 

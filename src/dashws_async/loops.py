@@ -25,6 +25,12 @@ from typing import Any, Generic, Protocol, TypeVar, cast
 import anyio
 from anyio.lowlevel import EventLoopToken, current_token
 
+sniffio: Any
+try:
+    import sniffio
+except ImportError:  # trio brings it
+    sniffio = None
+
 T = TypeVar("T")
 
 
@@ -78,10 +84,11 @@ class OwnedRun(Protocol):
         """
 
     def abandon(self) -> None:
-        """Cancel, and whatever the coroutine does, do not go on with it.
+        """End a coroutine that swallows cancellations: the server has to exit.
 
-        The last resort against one that swallows cancellations, when the server has
-        to exit: it is closed where it stands, as a generator is.
+        In place of a cancellation comes an exception that nobody expects, so that its
+        task groups still end as they should. If it swallows that too, the next call
+        closes it where it stands, as a generator is.
         """
 
 
@@ -90,24 +97,42 @@ def owned_run() -> OwnedRun:
     return _AsyncioRun() if backend_name() == "asyncio" else _trio_run()
 
 
+SPIN = 20
+"""Cancellations in a row after which each further one waits for a moment.
+
+A trio nursery that is cancelled cancels at every await: a callback that swallows
+this in a loop would burn a core.
+"""
+
+
+async def _pause() -> None:
+    with anyio.CancelScope(shield=True):
+        await anyio.sleep(0.5)
+
+
+class _Abandoned(BaseException):
+    """What comes in place of a cancellation that a coroutine would swallow."""
+
+
 class _DrivenRun:
     """What both kinds of `OwnedRun` share: they stand between the loop and the coroutine."""
 
     def __init__(self) -> None:
-        self._abandoned = False
+        self._abandonments = 0
 
     def cancel(self) -> None:
         raise NotImplementedError
 
     def abandon(self) -> None:
-        self._abandoned = True
+        self._abandonments += 1
         self.cancel()
 
     def _about_to_await(self) -> None:
         """The coroutine awaits something; the loop does not know yet."""
 
-    def _woken_with(self, value: Any) -> None:
-        """The loop wakes the coroutine, with a value or an exception."""
+    def _woken_with(self, value: Any) -> bool:
+        """The loop wakes the coroutine; whether it does so to cancel it."""
+        raise NotImplementedError
 
     def _may_be_closed(self) -> bool:
         """Whether closing the coroutine leaves the loop's own books in order."""
@@ -117,11 +142,16 @@ class _DrivenRun:
     def _drive(self, coro: Coroutine[Any, Any, T]) -> Generator[Any, Any, T]:
         resume: Callable[[Any], Any] = coro.send
         value: Any = None
+        abandonments = in_a_row = 0
         while True:
             try:
                 request = resume(value)
             except StopIteration as stop:
                 return cast(T, stop.value)
+            except BaseException:
+                if self._abandonments:
+                    raise Ended from None
+                raise
             self._about_to_await()
             try:
                 value = yield request
@@ -129,11 +159,19 @@ class _DrivenRun:
                 resume, value = coro.throw, error
             else:
                 resume = coro.send
-            self._woken_with(value)
-            if self._abandoned and self._may_be_closed():
-                with suppress(RuntimeError):  # it awaits in its cleanup even so
-                    coro.close()
-                raise Ended
+            # A wait for a task group's children is not woken by a cancellation on trio: it
+            # would leave the group open to break it off.
+            if not self._woken_with(value):
+                in_a_row = 0
+            elif self._abandonments > abandonments:
+                abandonments = self._abandonments
+                if abandonments > 1 and self._may_be_closed():
+                    with suppress(RuntimeError):  # it awaits in its cleanup even so
+                        coro.close()
+                    raise Ended
+                resume, value = coro.throw, _Abandoned()
+            elif (in_a_row := in_a_row + 1) > SPIN:
+                yield from _pause().__await__()
 
 
 class _AsyncioRun(_DrivenRun):
@@ -174,12 +212,14 @@ class _AsyncioRun(_DrivenRun):
             self._under_way += 1
             self._task.cancel()
 
-    def _woken_with(self, value: Any) -> None:
-        if self._under_way and isinstance(value, asyncio.CancelledError):
-            self._arrived = True
-            for _ in range(self._under_way):
-                cast("asyncio.Task[Any]", self._task).uncancel()
-            self._under_way = 0
+    def _woken_with(self, value: Any) -> bool:
+        if not self._under_way or not isinstance(value, asyncio.CancelledError):
+            return False
+        self._arrived = True
+        for _ in range(self._under_way):
+            cast("asyncio.Task[Any]", self._task).uncancel()
+        self._under_way = 0
+        return True
 
 
 def _trio_run() -> OwnedRun:
@@ -244,10 +284,12 @@ def _trio_run() -> OwnedRun:
                 )
                 self._shield.shield = not unwinding
 
-        def _woken_with(self, value: Any) -> None:
+        def _woken_with(self, value: Any) -> bool:
             # trio wakes a cancelled task with an outcome that holds the exception
-            if isinstance(value, outcome.Error) and isinstance(value.error, trio.Cancelled):
-                self._arrived = self._cancelled.cancel_called
+            if not isinstance(value, outcome.Error) or not isinstance(value.error, trio.Cancelled):
+                return False
+            self._arrived = self._cancelled.cancel_called
+            return self._arrived
 
         def _may_be_closed(self) -> bool:
             return not self._nurseries()  # trio stops for good if a nursery is left open
@@ -266,7 +308,15 @@ def call_soon(token: EventLoopToken, call: Callable[[], object]) -> None:
     """
     native = token.native_token
     if isinstance(native, asyncio.AbstractEventLoop):
-        native.call_soon_threadsafe(call)
+
+        def call_it() -> None:
+            # No task runs here, by which anyio (through sniffio, where that is
+            # installed) would know the loop.
+            if sniffio is not None:
+                sniffio.current_async_library_cvar.set("asyncio")
+            call()
+
+        native.call_soon_threadsafe(call_it)
     else:
         cast(Any, native).run_sync_soon(call)
 

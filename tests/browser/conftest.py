@@ -13,6 +13,9 @@ from browser.page import Page
 from guide.extract import LOOPS, Loop, extract
 from serving import By, Server
 
+#: Leads to this machine. Pages from it by plain http are no secure context, unlike 127.0.0.1's.
+INSECURE_HOST = "dash.test"
+
 FLAGS = (
     "--headless=new",
     "--no-sandbox",
@@ -23,7 +26,8 @@ FLAGS = (
     "--disable-component-update",
     "--disable-sync",
     "--disable-dev-shm-usage",
-    "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1, EXCLUDE localhost",
+    f"--host-resolver-rules=MAP {INSECURE_HOST} 127.0.0.1, MAP * ~NOTFOUND,"
+    " EXCLUDE 127.0.0.1, EXCLUDE localhost",
     "--window-size=900,700",
 )
 
@@ -106,8 +110,8 @@ def open_page(driver: Chrome, serve: Serve) -> Iterator[OpenPage]:
     driver.get_log("browser")
     pages: list[Page] = []
 
-    def open_page(server: Server, *watch: str) -> Page:
-        page = Page(driver, server.url, watch)
+    def open_page(server: Server, *watch: str, host: str = "127.0.0.1", script: str = "") -> Page:
+        page = Page(driver, server.url.replace("127.0.0.1", host), watch, script)
         pages.append(page)
         return page
 

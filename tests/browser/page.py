@@ -5,6 +5,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+from selenium.common.exceptions import WebDriverException
 from selenium.webdriver import Chrome
 from selenium.webdriver.common.by import By
 from selenium.webdriver.remote.webelement import WebElement
@@ -16,15 +18,18 @@ ARTIFACTS = Path(__file__).parents[1] / "artifacts"
 
 
 class Page:
-    """A window at `url`; the texts of the elements `watch` selects are recorded from the start."""
+    """A window at `url`; the texts of the elements `watch` selects are recorded from the start.
 
-    def __init__(self, driver: Chrome, url: str, watch: tuple[str, ...]) -> None:
+    `script` runs in the page before any other.
+    """
+
+    def __init__(self, driver: Chrome, url: str, watch: tuple[str, ...], script: str = "") -> None:
         driver.switch_to.new_window("window")
         self._driver = driver
         self._handle = driver.current_window_handle
         driver.execute_cdp_cmd(
             "Page.addScriptToEvaluateOnNewDocument",
-            {"source": RECORDER.replace("WATCHED", json.dumps(watch))},
+            {"source": script + RECORDER.replace("WATCHED", json.dumps(watch))},
         )
         driver.get(url)
         self.find("#react-entry-point :not(._dash-loading)")
@@ -112,6 +117,22 @@ class Page:
         """Load the page again, as a user does; the records begin anew."""
         self._show()
         self._driver.refresh()
+
+    def leave(self, url: str) -> None:
+        """Go to another page in this tab, as a user does who follows a link."""
+        self._show()
+        self._driver.get(url)
+
+    def back(self) -> None:
+        """Return to this page; the browser may have kept it as it was."""
+        self._show()
+        self._driver.back()
+
+    def crash(self) -> None:
+        """End the process that shows the tab, and all that it did besides."""
+        self._show()
+        with pytest.raises(WebDriverException, match="tab crashed"):
+            self._driver.execute_cdp_cmd("Page.crash", {})
 
     def close(self) -> None:
         """Close the tab, as a user does."""

@@ -3,10 +3,18 @@
 import dash
 import pytest
 
+import virtual_time
+
+
+def pytest_configure(config):
+    config.addinivalue_line("markers", "virtual_time: runs on a clock that jumps (virtual_time.py)")
+
 
 @pytest.fixture(params=["asyncio", "trio"])
 def anyio_backend(request):
     """Tests marked ``anyio`` run once on each loop."""
+    if request.node.get_closest_marker("virtual_time"):
+        return virtual_time.backend(request.param)
     return request.param
 
 

@@ -409,7 +409,7 @@ async def test_two_tabs_share_the_socket_and_nothing_else(anyio_backend):
         await first.wait_for("out", "children", 1)
         await second.wait_for("out", "children", 2)
         assert first.get("go", "title") == "clicked 1"
-        assert runtime.stats().connections == 1
+        assert runtime.statistics().connections == 1
 
 
 async def test_an_unknown_callback_and_a_bad_message_harm_nothing(anyio_backend):
@@ -429,7 +429,7 @@ async def test_an_unknown_callback_and_a_bad_message_harm_nothing(anyio_backend)
         assert "nothing.here" in unknown["message"]
         await page.click("go")
         await page.wait_for("out", "children", 1)
-        assert runtime.stats().bad_messages == 4
+        assert runtime.statistics().bad_messages == 4
 
 
 async def test_a_plain_persistent_callback_is_refused_by_name(anyio_backend, caplog):

@@ -238,6 +238,6 @@ async def test_two_apps_in_one_process_do_not_mix(anyio_backend, one_server):
             await page.click("go")
             await page.wait_for("out", "children", [number, True])
             await page.wait_for("live", "data", number)
-            assert runtimes[number].stats().connections == 1
+            assert runtimes[number].statistics().connections == 1
         for number, page in enumerate(pages):
             assert set(page.history("live", "data")) == {number}

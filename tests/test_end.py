@@ -28,7 +28,9 @@ class Witness:
 
 
 async def none_left(runtime):
-    await eventually(lambda: not (runtime.stats().connections or runtime.stats().callbacks))
+    await eventually(
+        lambda: not (runtime.statistics().connections or runtime.statistics().callbacks)
+    )
 
 
 @pytest.mark.parametrize("politely", [True, False])
@@ -204,7 +206,8 @@ async def test_a_callback_that_stays_is_cancelled_again_and_named(anyio_backend,
         await browser.drop()
         assert await witness.wait() == ["swallowed", "swallowed"]
         await none_left(runtime)
-    assert caplog.text.count("stubborn still runs 0.05 s after its connection ended") == 2
+    assert caplog.text.count("stubborn still runs 0.") == 2
+    assert "s after its page has gone, at " in caplog.text
 
 
 async def test_a_page_that_reconnects_gets_its_persistent_callbacks_again(anyio_backend):
@@ -225,7 +228,7 @@ async def test_a_page_that_reconnects_gets_its_persistent_callbacks_again(anyio_
         await browser.drop()
         await browser.reconnect()
         await page.wait_for("live", "children", "run 2")
-        assert runtime.stats().connections_total == 2
+        assert runtime.statistics().connections_total == 2
     await none_left(runtime)
 
 
@@ -245,7 +248,7 @@ async def test_a_client_that_does_not_keep_up_is_closed_so_that_it_comes_back(
         page = await browser.open_page()
         browser.pause_reading()
         await page.click("go")
-        await eventually(lambda: "Closing a connection with 1013" in caplog.text)
+        await eventually(lambda: "with 1013" in caplog.text)
         browser.resume_reading()
         assert await browser.wait_closed() == 1013
     await none_left(runtime)
@@ -269,7 +272,7 @@ async def test_drain_closes_every_connection_and_refuses_new_ones(anyio_backend)
         await runtime._runtime.drain()
         assert witness.ended.is_set()
         assert await browser.wait_closed() == 1012
-        assert runtime.stats().connections == 0
+        assert runtime.statistics().connections == 0
         await browser.reconnect()
         assert browser.handshake_status == 403
         runtime._runtime.open()

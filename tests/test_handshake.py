@@ -35,7 +35,7 @@ async def test_origins(anyio_backend, origin, allowed):
         assert browser.connected is allowed
         if not allowed:
             assert browser.handshake_status == 403
-    assert runtime.stats().connections_total == int(allowed)
+    assert runtime.statistics().connections_total == int(allowed)
 
 
 @pytest.fixture
@@ -79,7 +79,7 @@ async def test_the_connect_hook(anyio_backend, hooks, verdict, code, is_async, c
         else:
             assert await browser.wait_closed() == code
     assert len(seen) == 1
-    assert runtime.stats().connections_total == int(code is None)
+    assert runtime.statistics().connections_total == int(code is None)
     assert ("ZeroDivisionError" in caplog.text) is (verdict is ZeroDivisionError)
 
 
@@ -121,4 +121,4 @@ async def test_a_before_request_function_guards_the_websocket_too(anyio_backend)
         await browser.open_page()
         assert not browser.connected
         assert browser.handshake_status == 403
-    assert runtime.stats().connections_total == 0
+    assert runtime.statistics().connections_total == 0

@@ -183,7 +183,7 @@ async def test_a_cancellation_is_not_lost_while_a_threads_loop_starts(anyio_back
         assert await anyio.to_thread.run_sync(starting.wait, 5)
         await browser.drop()
         start.set()
-        await eventually(lambda: not runtime.stats().callbacks)
+        await eventually(lambda: not runtime.statistics().callbacks)
     assert seen == ["cancelled"]
 
 
@@ -243,7 +243,8 @@ async def test_a_request_id_that_runs_already_is_refused(anyio_backend):
 
 
 async def test_one_tab_cannot_answer_for_another(anyio_backend):
-    app = make_app(anyio_backend, "go", "out")
+    runtime = WebSocketRuntime()
+    app = make_app(anyio_backend, "go", "out", runtime=runtime)
     asked = anyio.Event()
 
     @go(app)
@@ -255,11 +256,12 @@ async def test_one_tab_cannot_answer_for_another(anyio_backend):
         page, other = await browser.open_page(), await browser.open_page()
         await page.click("go")
         await asked.wait()
+        (connection,) = runtime.connections
         for renderer_id, value in [(other.renderer_id, "forged"), (page.renderer_id, "true")]:
             answer = {
                 "type": "get_props_response",
                 "rendererId": renderer_id,
-                "requestId": "read-1",
+                "requestId": f"{connection.id}-1",
                 "payload": {"n_clicks": value},
             }
             await browser.send_text(json.dumps(answer))
@@ -306,7 +308,7 @@ async def test_a_field_that_only_the_hook_would_see_must_be_json_too(anyio_backe
         page = await browser.open_page()
         await browser.send_text('{"type": "heartbeat", "n": 1e999}')
         await neighbour_goes_on(page)
-    assert runtime.stats().bad_messages == 1
+    assert runtime.statistics().bad_messages == 1
 
 
 async def test_a_handshake_under_way_when_a_drain_begins_is_closed(anyio_backend):
@@ -324,7 +326,7 @@ async def test_a_handshake_under_way_when_a_drain_begins_is_closed(anyio_backend
             assert await browser.wait_closed() == 1012
     finally:
         dash.hooks._ns["websocket_connect"].clear()
-    assert runtime.stats().connections_total == 0
+    assert runtime.statistics().connections_total == 0
 
 
 async def test_a_defect_of_ours_lets_the_browser_come_back(anyio_backend, monkeypatch, caplog):
@@ -363,8 +365,8 @@ async def test_updates_gather_for_a_batch_delay_that_was_asked_for(anyio_backend
         page = await browser.open_page()
         await page.click("go")
         await page.wait_for("out", "children", "done")
-    assert runtime.stats().updates_sent == 6
-    assert runtime.stats().frames_sent <= 2
+    assert runtime.statistics().updates_sent == 6
+    assert runtime.statistics().frames_sent <= 2
 
 
 async def test_offloads_threads_are_bounded(anyio_backend):

@@ -116,7 +116,7 @@ async def test_only_a_page_with_websocket_callbacks_opens_a_websocket(
         await page.click("go")
         await page.wait_for("out", "children", 1)
         assert ("websocket" in page.config) is expected
-    assert runtime.stats().connections_total == int(expected)
+    assert runtime.statistics().connections_total == int(expected)
 
 
 async def test_an_async_http_callback_runs_on_the_servers_loop(anyio_backend):

@@ -125,7 +125,7 @@ async def test_it_works_with_every_way_to_name_a_server(make):
         page = await browser.open_page()
         await page.click("go")
         await page.wait_for("out", "children", 1)
-        stats = runtime.stats()
+        stats = runtime.statistics()
     assert stats.connections_total == 1
     assert stats.updates_sent == 1
 

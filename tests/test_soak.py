@@ -56,9 +56,9 @@ async def test_connections_that_end_at_any_moment_leave_nothing(anyio_backend):
                 for _ in range(chance.randrange(10)):
                     await anyio.sleep(0)
                 await (browser.drop() if chance.random() < 0.5 else browser.close())
-        await eventually(lambda: not runtime.stats().connections)
-        assert runtime.stats().connections_total == CYCLES
-        assert runtime.stats().callbacks == 0
+        await eventually(lambda: not runtime.statistics().connections)
+        assert runtime.statistics().connections_total == CYCLES
+        assert runtime.statistics().callbacks == 0
         assert not first.connected
     del browser, page
     assert left_over() == []
@@ -102,8 +102,8 @@ async def test_rubbish_from_a_client_harms_nothing(anyio_backend):
         await page.click("go")
         await page.wait_for("out", "children", 1)
         await page.wait_idle()
-    assert runtime.stats().bad_messages > 50
-    assert runtime.stats().callbacks == 0
+    assert runtime.statistics().bad_messages > 50
+    assert runtime.statistics().callbacks == 0
 
 
 NAMES = ["type", "payload", "output", "outputs", "inputs", "state", "changedPropIds", "id", "value"]

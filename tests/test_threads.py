@@ -155,7 +155,7 @@ async def test_in_mode_threads_the_client_leaving_cancels_as_everywhere(anyio_ba
         assert await anyio.to_thread.run_sync(started.wait, 5)
         await browser.drop()
         assert await anyio.to_thread.run_sync(cleaned_up.wait, 5)
-        await eventually(lambda: not runtime.stats().callbacks)
+        await eventually(lambda: not runtime.statistics().callbacks)
 
 
 async def test_in_mode_threads_a_callback_can_close(anyio_backend):
@@ -193,7 +193,7 @@ async def test_threads_are_bounded_and_the_others_queue(anyio_backend):
         pages = [await browser.open_page() for _ in range(4)]
         for page in pages:
             await page.click("go")
-        await eventually(lambda: len(running) == 2 and runtime.stats().callbacks == 4)
+        await eventually(lambda: len(running) == 2 and runtime.statistics().callbacks == 4)
         release.set()
         for page in pages:
             await page.wait_for("out", "children", 1)
@@ -215,9 +215,9 @@ async def test_a_callback_that_waits_for_a_thread_can_be_cancelled(anyio_backend
         await page.click("go")
         await eventually(lambda: runs)
         await queued.click("go")
-        await eventually(lambda: runtime.stats().callbacks >= 2)
+        await eventually(lambda: runtime.statistics().callbacks >= 2)
         await other.drop()
-        await eventually(lambda: runtime.stats().callbacks <= 1)
+        await eventually(lambda: runtime.statistics().callbacks <= 1)
         release.set()
         await page.wait_idle()
     assert runs == [1]

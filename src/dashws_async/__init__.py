@@ -5,9 +5,16 @@ The public names: everything else in this package may change.
 
 from .handle import WebSocketHandle
 from .plugin import WebSocketRuntime
-from .runtime import RuntimeStats
+from .registry import CallbackInfo, ConnectionInfo, Statistics
 from .threads import offload
 
-__all__ = ["RuntimeStats", "WebSocketHandle", "WebSocketRuntime", "offload"]
+__all__ = [
+    "CallbackInfo",
+    "ConnectionInfo",
+    "Statistics",
+    "WebSocketHandle",
+    "WebSocketRuntime",
+    "offload",
+]
 
 __version__ = "0.1.0"

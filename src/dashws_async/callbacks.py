@@ -1,8 +1,7 @@
 """One callback as a task: context, run, answer, end.
 
 Knows how a request becomes a call of user code and how its outcome becomes an
-answer. Does not know sockets; the connection owns the task and decides when it
-ends.
+answer. Does not know sockets; the tab owns the task and decides when it ends.
 """
 
 from __future__ import annotations
@@ -11,20 +10,21 @@ import inspect
 import logging
 import secrets
 import threading
-from collections.abc import Awaitable, Callable
+import time
+from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import suppress
 from typing import Any
 
-import anyio
 from anyio.lowlevel import EventLoopToken, current_token
 
-from . import messages, threads
+from . import messages, threads, whereabouts
 from .dash_bridge import CallbackSpec, DashApp, PreventUpdate, WebsocketDisconnected, to_json
 from .handle import Line, WebSocketHandle
 from .loops import Ended, OwnedRun, backend_name, call_soon, owned_run
 from .messages import CallbackRequest
 from .outbox import Outgoing
 from .settings import Mode
+from .shared import Shared
 
 logger = logging.getLogger("dashws_async")
 
@@ -68,37 +68,29 @@ def find_callback(app: DashApp, request: CallbackRequest, mode: Mode) -> Callbac
 
 
 class CallbackTask:
-    """One run of one callback, owned by its connection.
+    """One run of one callback, owned by its tab.
 
     Args:
-        app: where the callback is registered.
-        spec: what is known of it.
+        shared: the app, the knobs, the threads' limiter.
+        spec: what is known of the callback.
         request: the page's request.
-        tab: the page, as a JSON literal.
-        line: the connection.
-        mode: where user code runs.
-        limiter: bounds the worker threads of the app.
+        line: the page.
     """
 
     def __init__(
-        self,
-        app: DashApp,
-        spec: CallbackSpec,
-        request: CallbackRequest,
-        tab: str,
-        line: Line,
-        mode: Mode,
-        limiter: anyio.CapacityLimiter,
+        self, shared: Shared, spec: CallbackSpec, request: CallbackRequest, line: Line
     ) -> None:
         self.spec = spec
-        self.request_id = request.request_id
-        self.tab = tab
-        self._app = app
-        self._payload = request.payload
+        self.request = request
+        self.created = time.monotonic()
+        self.stuck = False
+        """It has not ended ``cleanup_timeout`` after its page had gone."""
+        self._app = shared.app
         self._line = line
-        self._mode = mode
-        self._limiter = limiter
+        self._mode = shared.settings.mode
+        self._worker = threads.Worker(shared.limiter)
         self._run: OwnedRun = owned_run()
+        self._coro: Coroutine[Any, Any, str] | None = None
         # In mode="threads", the loop of its own that an async callback runs on; the lock
         # is for the moment when it starts: whoever ends the callback then is heard.
         self._thread_lock = threading.Lock()
@@ -113,7 +105,8 @@ class CallbackTask:
         if self._line.ended:
             return
         try:
-            answer = await self._run.run(self._outcome())
+            self._coro = self._outcome()
+            answer = await self._run.run(self._coro)
         except Ended:
             answer = messages.PREVENT_UPDATE
         except KeyboardInterrupt:
@@ -121,6 +114,12 @@ class CallbackTask:
         except BaseException as error:  # exit() in a callback is for the callback only
             answer = self._failure(error)
         self._answer(answer)
+
+    def where(self) -> str:
+        """Where it stands: ``file:line in function``. From any thread."""
+        if self._worker.thread_id is not None:
+            return whereabouts.of_thread(self._worker.thread_id, self.spec.file)
+        return whereabouts.of_awaitable(self._coro, self.spec.file)
 
     def cancel(self) -> None:
         """Deliver one cancellation to the callback."""
@@ -144,10 +143,10 @@ class CallbackTask:
             call_soon(token, lambda: message(run))
 
     async def _outcome(self) -> str:
-        handle = WebSocketHandle(self._line, self.tab, self)
-        threads.offload_limiter.set(self._limiter)
+        handle = WebSocketHandle(self._line, self)
+        threads.current_worker.set(self._worker)
         try:
-            result = await self._call(self._app.bind(self._payload, handle))
+            result = await self._call(self._app.bind(self.request.payload, handle))
         except PreventUpdate:
             return messages.PREVENT_UPDATE
         if isinstance(result, str):
@@ -157,10 +156,10 @@ class CallbackTask:
     async def _call(self, bound: Callable[[], Any]) -> Any:
         if self._mode == "threads" and self.spec.is_async:
             return await threads.run_async_in_thread(
-                lambda: self._on_a_loop_of_its_own(bound), backend_name(), self._limiter
+                lambda: self._on_a_loop_of_its_own(bound), backend_name(), self._worker
             )
         if self._mode != "async" and not self.spec.is_async:
-            return await threads.run_in_thread(bound, self._limiter)
+            return await threads.run_in_thread(bound, self._worker)
         result = bound()
         return await result if inspect.isawaitable(result) else result
 
@@ -193,8 +192,9 @@ class CallbackTask:
         return messages.STREAM_DONE
 
     def _answer(self, payload: str) -> None:
-        text = messages.callback_response(self.tab, self.request_id, payload)
-        self._line.post(Outgoing(self.tab, text, is_update=False))
+        tab = self._line.literal
+        text = messages.callback_response(tab, self.request.request_id, payload)
+        self._line.post(Outgoing(tab, text, is_update=False))
 
     def _failure(self, error: BaseException) -> str:
         if _only_disconnected(error):

@@ -1,61 +1,85 @@
-"""One WebSocket as a task group: a reader, a writer, and the callbacks.
+"""One WebSocket as a task group: a reader, a writer, and the callbacks of its tabs.
 
 ::
 
-    serve ── task group ─┬─ reader     client messages: start callbacks, resolve get_prop
+    serve ── task group ─┬─ reader     client messages: to the tab that they name
                          ├─ writer     frames from the outbox
-                         ├─ its watch  ends the connection of a client that takes nothing
-                         └─ callbacks  one task each (`callbacks.CallbackTask`)
+                         ├─ callbacks  one task each (`callbacks.CallbackTask`)
+                         └─ wind-ups   one for each tab that has ended and has callbacks left
 
-The first three live in the surroundings: when those are cancelled, which is how
+Reader and writer live in the surroundings: when those are cancelled, which is how
 a server tells that the client has left, they stop. The callbacks do not: how
-they end is this module's business and Dash's documented contract. `end` decides
-it in one step without an await; `_wind_up` waits for it.
+they end is Dash's documented contract (`tab`). What nobody tells, a peer
+that is silent or takes nothing, `sweep` finds out, called now and then for all
+connections by the runtime.
 
-Knows a transport of three verbs, not a web framework: tests drive it in memory.
+Knows a transport of four verbs, not a web framework: tests drive it in memory.
 """
 
 from __future__ import annotations
 
 import logging
+import secrets
 import threading
-from collections.abc import Awaitable, Callable
+import time
+from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import suppress
-from itertools import count
 from typing import Any, NamedTuple, Protocol
 
 import anyio
 from anyio.abc import TaskGroup
-from anyio.lowlevel import EventLoopToken, current_token
+from anyio.lowlevel import current_token
 
 from . import messages
-from .callbacks import CallbackTask, Refused, find_callback
-from .dash_bridge import DashApp
+from .callbacks import Refused, find_callback
+from .dash_bridge import CallbackSpec
 from .handle import Reply
-from .messages import BadMessage, CallbackRequest, ClientMessage, GetPropsResponse, Heartbeat
+from .messages import (
+    BadMessage,
+    CallbackRequest,
+    ClientMessage,
+    GetPropsResponse,
+    Heartbeat,
+    TabGone,
+    TabVisible,
+    TabWatched,
+)
 from .outbox import Outbox, OutboxFull, Outgoing
-from .settings import Settings
+from .registry import ConnectionInfo
+from .shared import Shared
+from .tab import Tab
 
 logger = logging.getLogger("dashws_async")
 
 
 class Close(NamedTuple):
-    """How a connection is closed: what the close frame says."""
+    """How a connection is closed."""
 
     code: int
+    """What the close frame says."""
     reason: str
+    """The same in words."""
+    why: str
+    """One of `registry.ENDS`."""
 
 
-GONE = Close(1001, "The client has left")
+# Not 1000 or 4001 where the browser is to come back: after these its worker stays away.
+GONE = Close(1001, "The client has left", "left")
 """The client ended the connection; there is nobody to send a close frame to."""
-INTERNAL_ERROR = Close(1011, "Internal error")
-RESTART = Close(1012, "The server restarts")
-TRY_AGAIN = Close(1013, "The client does not keep up")
-"""Not 1000 or 4001: after these the browser's worker would stay away for good."""
+INTERNAL_ERROR = Close(1011, "Internal error", "error")
+RESTART = Close(1012, "The server restarts", "restart")
+TRY_AGAIN = Close(1013, "The client does not keep up", "slow")
+SILENT = Close(4000, "Nothing came from the client", "silent")
+"""The code that Dash's own worker uses where nothing comes from the server."""
+INACTIVE = Close(4001, "Inactivity timeout", "inactive")
+"""As Dash's worker says it; the page comes back when somebody looks at it."""
 
 
 CLOSE_TIMEOUT = 1.0
 """Seconds that sending the close frame may take."""
+
+MAX_TABS = 1000
+"""Pages that one browser may have open on one connection."""
 
 
 class Disconnected(Exception):
@@ -78,82 +102,55 @@ class Transport(Protocol):
     async def close(self, code: int, reason: str) -> None:
         """Send the close frame."""
 
+    def abort(self) -> None:
+        """Drop the connection, as far as the server lets us: what waits in ``send`` ends."""
+
 
 MessageHook = Callable[[dict[str, Any]], Awaitable[Close | None]]
 """Looks at a client's message; what it returns closes the connection."""
 
 
-class Counters:
-    """What connections count, summed over all connections of one runtime."""
-
-    __slots__ = ("bad_messages", "callbacks", "frames_sent", "updates_sent")
-
-    def __init__(self) -> None:
-        self.bad_messages = 0
-        self.callbacks = 0
-        self.frames_sent = 0
-        self.updates_sent = 0
-
-
 class Connection:
-    """One browser's WebSocket, and everything that runs because of it.
+    """One browser's WebSocket, and everything that runs because of it. Its tabs' `tab.Wire`.
 
     Args:
         transport: the accepted socket.
-        app: the Dash app.
-        settings: the runtime's knobs.
-        limiter: bounds the app's worker threads.
-        counters: where this connection counts.
+        shared: what all connections share.
+        client: the peer's address, for operators.
         message_hook: asked for every client message, if there is one.
     """
 
     def __init__(
         self,
         transport: Transport,
-        app: DashApp,
-        settings: Settings,
-        limiter: anyio.CapacityLimiter,
-        counters: Counters,
+        shared: Shared,
+        client: str = "",
         message_hook: MessageHook | None = None,
     ) -> None:
+        self.id = secrets.token_hex(4)
+        self.token = current_token()
+        self.thread_id = threading.get_ident()
+        self.tabs: dict[str, Tab] = {}
+        """The pages that are there, by ``rendererId``."""
         self._transport = transport
-        self._app = app
-        self._settings = settings
-        self._limiter = limiter
-        self._counters = counters
+        self._shared = shared
+        self._client = client
         self._message_hook = message_hook
-        self._batch_delay = app.batch_delay
-        self._token = current_token()
-        self._thread_id = threading.get_ident()
+        self._accepted = time.monotonic()
 
-        self._outbox = Outbox(settings.max_outbox_bytes)
+        self._outbox = Outbox(shared.settings.max_outbox_bytes)
         self._something_to_send = anyio.Event()
-        self._running: dict[str, CallbackTask] = {}
-        self._idle = anyio.Event()
-        self._reads: dict[str, tuple[str, Reply]] = {}
-        self._read_ids = count(1)
+        self._leaving: set[Tab] = set()
+        self._resting: dict[str, list[tuple[CallbackSpec, CallbackRequest]]] = {}
         self._ending: Close | None = None
         self._close_waiters: list[Reply] = []
         self._transport_closed = False
+        self._heard_at = self._active_at = shared.clock.now
         self._sending_since: float | None = None
-        self._callbacks: TaskGroup
+        self._tasks: TaskGroup
+        self._conversation: anyio.CancelScope
 
-    # What callbacks use: the `handle.Line` of this connection.
-
-    @property
-    def ended(self) -> bool:
-        """Whether the end has begun; never false again."""
-        return self._ending is not None
-
-    @property
-    def token(self) -> EventLoopToken:
-        """The loop that serves this connection."""
-        return self._token
-
-    @property
-    def thread_id(self) -> int:
-        """The thread of that loop."""
-        return self._thread_id
+    # What tabs use: the `tab.Wire` of this connection.
 
     def post(self, message: Outgoing) -> None:
         """Send a message, in order; a client that does not take them is closed with 1013."""
@@ -162,32 +159,10 @@ class Connection:
         try:
             self._outbox.put(message)
         except OutboxFull as full:
-            logger.warning("Closing a connection with %d: %s", TRY_AGAIN.code, full)
+            logger.warning("Closing connection %s with %d: %s", self.id, TRY_AGAIN.code, full)
             self._outbox.clear()
             self.end(TRY_AGAIN)
         self._something_to_send.set()
-
-    def ask(
-        self,
-        tab: str,
-        component_id: str,
-        prop_name: str,
-        path: list[str | int] | None,
-        reply: Reply,
-    ) -> str:
-        """Ask the page for a property; ``reply`` is set when it answers, or at the end."""
-        request_id = f"read-{next(self._read_ids)}"
-        if self._ending is not None:
-            reply.set(None)
-            return request_id
-        self._reads[request_id] = tab, reply
-        text = messages.get_props_request(tab, request_id, component_id, prop_name, path)
-        self.post(Outgoing(tab, text, is_update=False))
-        return request_id
-
-    def forget(self, request_id: str) -> None:
-        """The answer to this request is not awaited any more."""
-        self._reads.pop(request_id, None)
 
     def close(self, code: int, reason: str, by: object, closed: Reply) -> None:
         """What ``ws.close()`` does: end the connection, sparing the callback that asked for it."""
@@ -195,200 +170,15 @@ class Connection:
             closed.set({})
         else:
             self._close_waiters.append(closed)
-            self.end(Close(code, reason), spare=by)
+            self.end(Close(code, reason, "callback"), spare=by)
 
-    # The life of the connection.
+    def start_soon(self, function: Callable[[], Coroutine[Any, Any, None]], name: str) -> None:
+        """Start a task that lives as long as it likes, and the connection with it."""
+        self._tasks.start_soon(function, name=name)
 
-    async def serve(self) -> None:
-        """Serve until the connection has ended and every callback of it too."""
-        async with anyio.create_task_group() as self._callbacks:
-            try:
-                async with anyio.create_task_group() as conversation:
-                    conversation.start_soon(self._write, conversation.cancel_scope)
-                    conversation.start_soon(self._watch_writer, conversation.cancel_scope)
-                    await self._read()
-                    conversation.cancel_scope.cancel()
-            except Exception:
-                logger.exception("A connection failed; this is a defect of dashws-async")
-                self.end(INTERNAL_ERROR)
-            finally:
-                self.end(GONE)
-                with anyio.CancelScope(shield=True):
-                    try:
-                        await self._close_transport()
-                    finally:
-                        await self._wind_up()
-
-    def end(self, close: Close, spare: object = None) -> None:
-        """End the connection: the one step in which everything about it is decided.
-
-        From here on ``is_shutdown`` is true, updates go nowhere, reads raise,
-        and event-triggered callbacks have their cancellation. Persistent ones, and
-        the one that asked for the end (``spare``), are left to end by themselves.
-        """
-        if self._ending is not None:
-            return
-        self._ending = close
-        # First the cancellations: they are what a callback hears that waits in get_prop.
-        for callback in self._running.values():
-            if not callback.spec.persistent and callback is not spare:
-                callback.cancel()
-        for _, reply in self._reads.values():
-            reply.set(None)
-        self._reads.clear()
-        self._something_to_send.set()
-
-    def abandon(self) -> None:
-        """End what `end` and the cancellations of `_wind_up` did not: the server has to exit."""
-        for callback in self._running.values():
-            logger.error("Callback %s does not end; abandoning it", callback.spec.name)
-            callback.abandon()
-
-    async def _wind_up(self) -> None:
-        """Wait for the callbacks; cancel those that stay, once per ``cleanup_timeout``."""
-        torn_down: BaseException | None = None
-        while self._running:
-            try:
-                with anyio.move_on_after(self._settings.cleanup_timeout):
-                    await self._idle.wait()
-            except anyio.get_cancelled_exc_class() as error:
-                # On asyncio a shield does not keep out the task's own cancellation: Quart's,
-                # when the client answers our close frame, and the loop's at its end.
-                torn_down = error
-                continue
-            for callback in self._running.values():
-                logger.warning(
-                    "Callback %s still runs %g s after its connection ended; cancelling it",
-                    callback.spec.name,
-                    self._settings.cleanup_timeout,
-                )
-                callback.cancel()
-        if torn_down is not None:
-            raise torn_down
-
-    async def _write(self, conversation: anyio.CancelScope) -> None:
-        """Send frames as they come; at the end what still waits, and the close frame."""
-        while True:
-            frame, count_of_messages = self._outbox.take()
-            if frame:
-                self._sending_since = anyio.current_time()
-                try:
-                    await self._transport.send(frame)
-                except Disconnected:
-                    self.end(GONE)
-                    break
-                self._sending_since = None
-                self._counters.frames_sent += 1
-                self._counters.updates_sent += count_of_messages
-            elif self._ending is not None:
-                await self._close_transport()
-                break
-            else:
-                await self._something_to_send.wait()
-                self._something_to_send = anyio.Event()
-                if self._batch_delay:
-                    await anyio.sleep(self._batch_delay)
-        conversation.cancel()
-
-    async def _watch_writer(self, conversation: anyio.CancelScope) -> None:
-        """End the connection of a client that takes nothing for ``send_timeout``.
-
-        A send that waits cannot be relied on to be cancelled (Hypercorn shields it on
-        trio), so the end does not wait for it.
-        """
-        timeout = self._settings.send_timeout
-        while True:
-            began = self._sending_since
-            now = anyio.current_time()
-            if began is not None and now >= began + timeout:
-                break
-            await anyio.sleep(timeout if began is None else began + timeout - now)
-        logger.warning(
-            "Closing a connection with %d: the client took nothing for %g s",
-            TRY_AGAIN.code,
-            timeout,
-        )
-        self.end(TRY_AGAIN)
-        conversation.cancel()
-        with anyio.CancelScope(shield=True):
-            await self._wind_up()
-
-    async def _close_transport(self) -> None:
-        """Send the close frame, once. Left to itself, Quart would send 1000: stay away."""
-        if not self._transport_closed:
-            self._transport_closed = True
-            assert self._ending is not None, "the end comes first"
-            with suppress(Disconnected), anyio.move_on_after(CLOSE_TIMEOUT):
-                await self._transport.close(*self._ending)
-        self._outbox.clear()
-        for reply in self._close_waiters:
-            reply.set({})
-        self._close_waiters.clear()
-
-    async def _read(self) -> None:
-        while True:
-            try:
-                text = await self._transport.receive()
-            except Disconnected:
-                return
-            if self._ending is not None:
-                continue  # the close frame is on its way; what the client says is not heard
-            try:
-                message = messages.decode(text)
-                if self._message_hook is not None:
-                    close = await self._message_hook(messages.as_object(text))
-                    if close is not None:
-                        self.end(close)
-                        continue
-            except BadMessage as bad:
-                self._reject(bad)
-            else:
-                self._handle(message)
-
-    def _handle(self, message: ClientMessage) -> None:
-        match message:
-            case CallbackRequest():
-                self._start_callback(message)
-            case GetPropsResponse():
-                tab, reply = self._reads.get(message.request_id, (None, None))
-                if reply is not None and tab == messages.quote(message.renderer_id):
-                    reply.set(message.payload or {})
-            case Heartbeat():
-                self._outbox.put_urgent(messages.HEARTBEAT_ACK)
-                self._something_to_send.set()
-
-    def _start_callback(self, request: CallbackRequest) -> None:
-        tab, request_id = messages.quote(request.renderer_id), request.request_id
-        try:
-            spec = find_callback(self._app, request, self._settings.mode)
-        except Refused as refused:
-            logger.log(refused.log_level, "Refused a callback request: %s", refused)
-            self._answer_error(tab, request_id, str(refused))
-            return
-        callback = CallbackTask(
-            self._app, spec, request, tab, self, self._settings.mode, self._limiter
-        )
-
-        async def run() -> None:
-            # Registered from inside: a task that is torn down before its first step is nobody's.
-            if self._running.setdefault(request_id, callback) is not callback:
-                text = f"request {request_id!r} runs already"
-                self._reject(BadMessage(text, request.renderer_id, None))
-                return
-            self._counters.callbacks += 1
-            try:
-                await callback.run()
-            finally:
-                self._counters.callbacks -= 1
-                del self._running[request_id]
-                if self._ending is not None and not self._running:
-                    self._idle.set()
-
-        self._callbacks.start_soon(run, name=spec.name)
-
-    def _reject(self, bad: BadMessage) -> None:
+    def reject(self, bad: BadMessage) -> None:
         """Answer a bad message where the page can see it; it harms nothing else."""
-        self._counters.bad_messages += 1
+        self._shared.counters.bad_messages += 1
         logger.info("Bad message from a client: %s", bad)
         if bad.renderer_id is None:
             return
@@ -399,6 +189,243 @@ class Connection:
             text = messages.page_error(tab, f"Bad message: {bad}", "BAD_MESSAGE")
             self.post(Outgoing(tab, text, is_update=False))
 
+    # The life of the connection.
+
+    async def serve(self) -> None:
+        """Serve until the connection has ended and every callback of it too."""
+        async with anyio.create_task_group() as self._tasks:
+            try:
+                async with anyio.create_task_group() as conversation:
+                    self._conversation = conversation.cancel_scope
+                    conversation.start_soon(self._write, name=f"writer of connection {self.id}")
+                    await self._read()
+                    conversation.cancel_scope.cancel()
+            except Exception:
+                logger.exception("A connection failed; this is a defect of dashws-async")
+                self.end(INTERNAL_ERROR)
+            finally:
+                self.end(GONE)
+                await self._close_transport()
+
+    def end(self, close: Close, spare: object = None) -> None:
+        """End the connection, and with it all its tabs; the first who asks decides how.
+
+        Args:
+            spare: the callback that called ``ws.close()``; it may go on.
+        """
+        if self._ending is not None:
+            return
+        self._ending = close
+        self._shared.counters.closed[close.why] += 1
+        for tab in list(self.tabs.values()):
+            self._end_tab(tab, spare)
+        self._something_to_send.set()
+
+    def abandon(self) -> None:
+        """End the callbacks that neither the end nor the cancellations after it ended."""
+        for tab in self._leaving:
+            tab.abandon()
+
+    def drop(self) -> None:
+        """End the conversation with a client that does not take what is sent to it."""
+        self._conversation.cancel()
+        self._transport.abort()  # some servers do not let a send that waits be cancelled
+
+    def sweep(self) -> None:
+        """Act on what has not happened for too long; called now and then."""
+        shared, now = self._shared, self._shared.clock.now
+        settings, sending_since = shared.settings, self._sending_since
+        if sending_since is not None and now >= sending_since + settings.send_timeout:
+            if self._ending is None:
+                logger.warning(
+                    "Dropping connection %s: the client took nothing for %g s",
+                    self.id,
+                    settings.send_timeout,
+                )
+            self.end(TRY_AGAIN)
+            self.drop()
+        elif self._ending is not None:
+            return
+        elif now >= self._heard_at + shared.silence_timeout:
+            logger.info(
+                "Closing connection %s with %d: nothing came from the client for %g s",
+                self.id,
+                SILENT.code,
+                shared.silence_timeout,
+            )
+            self.end(SILENT)
+        elif (
+            shared.inactivity_timeout is not None
+            and now >= self._active_at + shared.inactivity_timeout
+        ):
+            self.end(INACTIVE)
+        elif len(self.tabs) + len(self._resting) > 1:  # one that is alone goes with the connection
+            for tab in list(self.tabs.values()):
+                # Asking one may fill the outbox, which ends the connection and all of them.
+                if tab.is_gone(settings.tab_timeout) and not tab.ended:
+                    self._rest(tab)
+
+    async def _write(self) -> None:
+        """Send frames as they come; at the end what still waits, and the close frame."""
+        shared, batch_delay = self._shared, self._shared.app.batch_delay
+        while True:
+            frame, count_of_messages = self._outbox.take()
+            if frame:
+                self._sending_since = shared.clock.now
+                try:
+                    await self._transport.send(frame)
+                except Disconnected:
+                    self.end(GONE)
+                    break
+                finally:
+                    self._sending_since = None
+                if frame != messages.HEARTBEAT_ACK:
+                    self._active_at = shared.clock.now
+                shared.counters.frames_sent += 1
+                shared.counters.updates_sent += count_of_messages
+            elif self._ending is not None:
+                await self._close_transport()
+                break
+            else:
+                await self._something_to_send.wait()
+                self._something_to_send = anyio.Event()
+                if batch_delay:
+                    await anyio.sleep(batch_delay)
+        self._conversation.cancel()
+
+    async def _close_transport(self) -> None:
+        """Send the close frame, once. Left to itself, Quart would send 1000: stay away."""
+        if not self._transport_closed:
+            self._transport_closed = True
+            assert self._ending is not None, "the end comes first"
+            # Shielded: the writer may be at it when the conversation is cancelled.
+            with suppress(Disconnected), anyio.move_on_after(CLOSE_TIMEOUT, shield=True):
+                await self._transport.close(self._ending.code, self._ending.reason)
+        self._outbox.clear()
+        for reply in self._close_waiters:
+            reply.set({})
+        self._close_waiters.clear()
+
+    async def _read(self) -> None:
+        clock = self._shared.clock
+        while True:
+            try:
+                text = await self._transport.receive()
+            except Disconnected:
+                return
+            if self._ending is not None:
+                continue  # the close frame is on its way; what the client says is not heard
+            self._heard_at = clock.now
+            try:
+                message = messages.decode(text)
+                if self._message_hook is not None and not isinstance(message, _OURS):
+                    close = await self._message_hook(messages.as_object(text))
+                    if close is not None:
+                        self.end(close)
+                    if self._ending is not None:
+                        continue
+                self._handle(message)
+            except BadMessage as bad:
+                self.reject(bad)
+
+    def _handle(self, message: ClientMessage) -> None:
+        if not isinstance(message, Heartbeat):
+            self._active_at = self._shared.clock.now
+        match message:
+            case CallbackRequest():
+                self._start_callback(message)
+            case GetPropsResponse():
+                # One that we gave up may answer late.
+                if message.renderer_id in self.tabs or message.renderer_id in self._resting:
+                    tab = self._tab(message.renderer_id)
+                    tab.answered(message.request_id, message.payload or {})
+            case Heartbeat():
+                self._outbox.put_urgent(messages.HEARTBEAT_ACK)
+                self._something_to_send.set()
+            case TabWatched():
+                self._tab(message.renderer_id).watched = True
+            case TabGone():
+                self._resting.pop(message.renderer_id, None)
+                if (gone := self.tabs.get(message.renderer_id)) is not None:
+                    self._end_tab(gone)
+            case TabVisible():
+                pass  # the activity is all it says
+
+    def _start_callback(self, request: CallbackRequest) -> None:
+        tab = self._tab(request.renderer_id)
+        try:
+            spec = find_callback(self._shared.app, request, self._shared.settings.mode)
+        except Refused as refused:
+            logger.log(refused.log_level, "Refused a callback request: %s", refused)
+            self._answer_error(tab.literal, request.request_id, str(refused))
+        else:
+            tab.start(spec, request)
+
     def _answer_error(self, tab: str, request_id: str, message: str) -> None:
         text = messages.callback_response(tab, request_id, messages.error(message))
         self.post(Outgoing(tab, text, is_update=False))
+
+    # Tabs come and go.
+
+    def _tab(self, renderer_id: str) -> Tab:
+        """The tab that a message names; a new one, if it is not there.
+
+        Raises:
+            BadMessage: this browser has more tabs than is reasonable.
+        """
+        tab = self.tabs.get(renderer_id)
+        if tab is None:
+            if len(self.tabs) + len(self._resting) >= MAX_TABS:
+                text = f"more than {MAX_TABS} tabs on one connection"
+                raise BadMessage(text, renderer_id, None)
+            tab = self.tabs[renderer_id] = Tab(renderer_id, self, self._shared)
+            for spec, request in self._resting.pop(renderer_id, ()):
+                tab.start(spec, request)
+        tab.heard_at = self._shared.clock.now
+        return tab
+
+    def _end_tab(self, tab: Tab, spare: object = None) -> None:
+        del self.tabs[tab.renderer_id]
+        tab.end(spare)
+        if tab.running:
+            self._leaving.add(tab)
+
+            async def wind_up() -> None:
+                await tab.wind_up()
+                self._leaving.discard(tab)  # torn down before that, it is still to be abandoned
+
+            self.start_soon(wind_up, f"wind-up of tab {tab.renderer_id} of connection {self.id}")
+
+    def _rest(self, tab: Tab) -> None:
+        """End a tab that does not answer. If it was only asleep, its persistent callbacks start
+        again with its next word: the page believes that they run."""
+        requests = [
+            (callback.spec, callback.request)
+            for callback in tab.running.values()
+            if callback.spec.persistent
+        ]
+        if requests:
+            logger.info("Tab %s of connection %s does not answer", tab.renderer_id, self.id)
+            self._resting[tab.renderer_id] = requests
+        self._end_tab(tab)
+
+    # For operators.
+
+    def info(self) -> ConnectionInfo:
+        """What lives on the connection. From any thread."""
+        tabs = list(self.tabs.values())
+        return ConnectionInfo(
+            id=self.id,
+            client=self._client,
+            open_for=time.monotonic() - self._accepted,
+            tabs=tuple(tab.renderer_id for tab in tabs),
+            callbacks=tuple(
+                callback for tab in [*tabs, *self._leaving] for callback in tab.callback_infos()
+            ),
+            waiting_bytes=self._outbox.waiting_bytes,
+            closing=self._ending.why if self._ending is not None else None,
+        )
+
+
+_OURS = (TabWatched, TabGone, TabVisible)
+"""What our own worker script says is no message of the app: its hooks do not see it."""

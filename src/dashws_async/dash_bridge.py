@@ -43,6 +43,7 @@ PRIVATE_NAMES = {
     "Dash._prepare_callback": "finds the callback and its argument groupings",
     "Dash._inputs_to_vals": "turns the request's inputs into arguments",
     "Dash._execute_callback": "binds the callback, custom_data hooks included",
+    "Dash._get_worker_url": "where pages find the shared worker; has Dash serve its own",
     "dash._get_app.app_context": "what dash.get_app() reads; keeps two apps apart",
     "dash._utils.stringify_id": "the text of dict ids, as the page writes it",
     "dash._utils.to_json": "Dash's encoder: components, figures, Patch, numpy",
@@ -133,6 +134,14 @@ class CallbackSpec(NamedTuple):
     """Registered with ``persistent=True``."""
     websocket: bool
     """Whether the page may call it over the WebSocket."""
+    function: Callable[..., Any]
+    """What Dash made of it."""
+
+    @property
+    def file(self) -> str:
+        """The file that the user's function is written in."""
+        code = getattr(inspect.unwrap(self.function), "__code__", None)
+        return code.co_filename if code is not None else ""
 
 
 class DashApp:
@@ -143,11 +152,17 @@ class DashApp:
         self._private: Any = app  # Dash's attributes are private and untyped
         self._persistent: frozenset[str] = frozenset()
         self._persistent_of: tuple[int, int] = (0, 0)
+        self._page_script: str | None = None
 
     @property
     def websocket_path(self) -> str:
         """Where the server listens; behind a proxy the page may use another prefix."""
-        return cast(str, self.app.config.routes_pathname_prefix) + "_dash-ws-callback"
+        return self.routes_prefix + "_dash-ws-callback"
+
+    @property
+    def routes_prefix(self) -> str:
+        """What the paths of the server's routes begin with."""
+        return cast(str, self.app.config.routes_pathname_prefix)
 
     @property
     def allowed_origins(self) -> Sequence[str]:
@@ -165,6 +180,21 @@ class DashApp:
         return 0.0 if delay in (None, _DEFAULT_BATCH_DELAY) else float(delay)
 
     @property
+    def inactivity_timeout(self) -> float | None:
+        """``Dash(websocket_inactivity_timeout=...)`` in seconds, None if it is off."""
+        milliseconds = self._private._websocket_inactivity_timeout
+        return milliseconds / 1000 if milliseconds else None
+
+    @property
+    def heartbeat_interval(self) -> float:
+        """Seconds between a browser's heartbeats, at most.
+
+        ``Dash(websocket_heartbeat_interval=...)``, or the page's own 30 s if that is
+        longer: the page does not always pass the number on.
+        """
+        return max(30.0, (self._private._websocket_heartbeat_interval or 0) / 1000)
+
+    @property
     def max_workers(self) -> int:
         """``Dash(websocket_max_workers=...)``: threads for slow plain functions."""
         return cast(int, self._private._websocket_max_workers or 4)
@@ -178,6 +208,41 @@ class DashApp:
     def silence_routes_logging(self) -> bool:
         """``app.run(dev_tools_silence_routes_logging=...)``."""
         return bool(self._private._dev_tools.silence_routes_logging)
+
+    @property
+    def dash_worker_url(self) -> str:
+        """Where pages find Dash's own shared worker; from now on Dash serves it there."""
+        return cast(str, type(self._private)._get_worker_url(self.app))
+
+    def replace_worker(self, path: Callable[[], str]) -> None:
+        """Have pages use another shared worker than Dash's.
+
+        Args:
+            path: gives, for each page, where it is served below the app's prefix.
+        """
+
+        def worker_url(*which: str, **by_name: str) -> str:
+            url = cast(str, type(self._private)._get_worker_url(self.app, *which, **by_name))
+            if url == self.dash_worker_url:
+                return self._public_prefix + path()
+            return url  # of another worker that Dash 4.5 has
+
+        self._private._get_worker_url = worker_url
+
+    def add_page_script(self, path: str) -> None:
+        """Have pages run a script before Dash's renderer and before all other scripts but React.
+
+        Args:
+            path: where it is served below the app's prefix.
+        """
+        others = [each for each in self.app.config.external_scripts if each != self._page_script]
+        self._page_script = self._public_prefix + path
+        # Not changed in place: the list is the user's, who may have given it to two apps.
+        self.app.config.external_scripts = [self._page_script, *others]
+
+    @property
+    def _public_prefix(self) -> str:
+        return cast(str, self.app.config.requests_pathname_prefix)
 
     @property
     def uses_websocket(self) -> bool:
@@ -198,6 +263,7 @@ class DashApp:
             persistent=output in self._persistent_outputs(),
             websocket=not registered.get("background")
             and bool(self._private._websocket_callbacks or registered.get("websocket")),
+            function=function,
         )
 
     def _persistent_outputs(self) -> frozenset[str]:

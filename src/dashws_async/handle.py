@@ -62,11 +62,15 @@ class Reply:
 
 
 class Line(Protocol):
-    """What a handle asks of its connection; all of it on the connection's loop."""
+    """What a handle asks of its page; all of it on the connection's loop."""
+
+    @property
+    def literal(self) -> str:
+        """The page's name, as a JSON literal."""
 
     @property
     def ended(self) -> bool:
-        """Whether the connection has ended. Any thread may look."""
+        """Whether the page has gone, or the connection. Any thread may look."""
 
     @property
     def token(self) -> EventLoopToken:
@@ -80,12 +84,7 @@ class Line(Protocol):
         """Send a message to the page; does nothing after the end."""
 
     def ask(
-        self,
-        tab: str,
-        component_id: str,
-        prop_name: str,
-        path: list[str | int] | None,
-        reply: Reply,
+        self, component_id: str, prop_name: str, path: list[str | int] | None, reply: Reply
     ) -> str:
         """Send a ``get_props_request``; returns its id."""
 
@@ -105,9 +104,8 @@ class WebSocketHandle:
     Source: the guide's "API Reference" of WebSocket callbacks.
     """
 
-    def __init__(self, line: Line, tab: str, owner: object) -> None:
+    def __init__(self, line: Line, owner: object) -> None:
         self._line = line
-        self._tab = tab
         self._owner = owner
 
     @property
@@ -136,8 +134,9 @@ class WebSocketHandle:
         """
         if self._line.ended or isinstance(value, _NoUpdate):
             return
-        text = messages.set_props(self._tab, stringify_id(component_id), prop_name, to_json(value))
-        message = Outgoing(self._tab, text, is_update=True)
+        tab = self._line.literal
+        text = messages.set_props(tab, stringify_id(component_id), prop_name, to_json(value))
+        message = Outgoing(tab, text, is_update=True)
         try:
             self._on_loop(lambda: self._line.post(message))
         except RuntimeError:
@@ -178,9 +177,9 @@ class WebSocketHandle:
         """
         if self._line.ended:
             raise WebsocketDisconnected
-        line, tab, name = self._line, self._tab, stringify_id(component_id)
+        line, name = self._line, stringify_id(component_id)
         reply = Reply()
-        request_id = self._on_loop(lambda: line.ask(tab, name, prop_name, path, reply))
+        request_id = self._on_loop(lambda: line.ask(name, prop_name, path, reply))
         try:
             with anyio.move_on_after(timeout):
                 return (await reply.wait()).get(prop_name)

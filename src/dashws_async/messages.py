@@ -61,7 +61,25 @@ class Heartbeat(_ClientMessage, frozen=True, tag="heartbeat"):
     """The browser's worker asks for a sign of life; it waits 10 s for the answer."""
 
 
-ClientMessage = CallbackRequest | GetPropsResponse | Heartbeat
+class TabWatched(_ClientMessage, frozen=True, tag="tab_watched"):
+    """Our worker script: it will tell when this tab has gone. (Dash's own does not.)"""
+
+    renderer_id: str
+
+
+class TabGone(_ClientMessage, frozen=True, tag="tab_gone"):
+    """Our worker script: this tab was closed, reloaded, left, or has crashed."""
+
+    renderer_id: str
+
+
+class TabVisible(_ClientMessage, frozen=True, tag="tab_visible"):
+    """Our worker script: somebody looks at this tab again, which counts as activity."""
+
+    renderer_id: str
+
+
+ClientMessage = CallbackRequest | GetPropsResponse | Heartbeat | TabWatched | TabGone | TabVisible
 
 _decoder: msgspec.json.Decoder[ClientMessage] = msgspec.json.Decoder(ClientMessage)
 _object_decoder = msgspec.json.Decoder(dict[str, Any])

@@ -19,6 +19,9 @@ class Settings:
     mode: Mode
     cleanup_timeout: float
     send_timeout: float
+    silence_timeout: float | None
+    tab_timeout: float
+    drain_rate: float
     max_outbox_bytes: int
     max_threads: int | None
 
@@ -28,17 +31,25 @@ class Settings:
             raise ValueError(f"WebSocketRuntime(mode={self.mode!r}): must be one of {allowed}")
         _check_seconds("cleanup_timeout", self.cleanup_timeout)
         _check_seconds("send_timeout", self.send_timeout)
+        if self.silence_timeout is not None:
+            _check_seconds("silence_timeout", self.silence_timeout)
+        _check_seconds("tab_timeout", self.tab_timeout)
+        _check_number("drain_rate", self.drain_rate, "connections per second")
         _check_count("max_outbox_bytes", self.max_outbox_bytes, least=1024, unit="bytes")
         if self.max_threads is not None:
             _check_count("max_threads", self.max_threads, least=1, unit="threads")
 
 
 def _check_seconds(name: str, value: object) -> None:
+    _check_number(name, value, "seconds")
+
+
+def _check_number(name: str, value: object, unit: str) -> None:
     if isinstance(value, bool) or not isinstance(value, int | float):
-        raise TypeError(f"WebSocketRuntime({name}={value!r}): must be a number of seconds")
+        raise TypeError(f"WebSocketRuntime({name}={value!r}): must be a number of {unit}")
     if not 0 < value < math.inf:
         raise ValueError(
-            f"WebSocketRuntime({name}={value!r}): must be a finite number of seconds above 0"
+            f"WebSocketRuntime({name}={value!r}): must be a finite number of {unit} above 0"
         )
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import threading
 from collections.abc import Awaitable, Callable, Coroutine
 from contextvars import ContextVar
 from typing import Any, ParamSpec, TypeVar
@@ -20,13 +21,27 @@ import anyio.to_thread
 P = ParamSpec("P")
 T = TypeVar("T")
 
-offload_limiter: ContextVar[anyio.CapacityLimiter | None] = ContextVar(
-    "dashws_async_offload_limiter", default=None
-)
-"""Bounds the threads of `offload` in the running callback; None over HTTP: anyio's default."""
+
+class Worker:
+    """One callback's way into worker threads.
+
+    Args:
+        limiter: bounds the threads of its app; None: anyio's own bound.
+    """
+
+    __slots__ = ("limiter", "thread_id")
+
+    def __init__(self, limiter: anyio.CapacityLimiter | None = None) -> None:
+        self.limiter = limiter
+        self.thread_id: int | None = None
+        """The thread that runs code of the callback now, if one does."""
 
 
-async def run_in_thread(call: Callable[[], T], limiter: anyio.CapacityLimiter | None = None) -> T:
+current_worker: ContextVar[Worker | None] = ContextVar("dashws_async_worker", default=None)
+"""The running callback's; None over HTTP."""
+
+
+async def run_in_thread(call: Callable[[], T], worker: Worker) -> T:
     """Run a blocking call in a worker thread, within a copy of the caller's context.
 
     A thread cannot be cancelled: a cancellation of the caller waits for the call
@@ -38,13 +53,16 @@ async def run_in_thread(call: Callable[[], T], limiter: anyio.CapacityLimiter | 
 
     def work() -> None:
         # An exception must not leave a child task: asyncio ends its loop for a SystemExit.
+        worker.thread_id = threading.get_ident()
         try:
             results.append(call())
         except BaseException as error:
             errors.append(error)
+        finally:
+            worker.thread_id = None
 
     async def wait() -> None:
-        await anyio.to_thread.run_sync(work, limiter=limiter)
+        await anyio.to_thread.run_sync(work, limiter=worker.limiter)
 
     async with anyio.create_task_group() as owner:
         owner.start_soon(wait)
@@ -90,17 +108,17 @@ def offload(function: Callable[P, T]) -> Callable[P, Coroutine[Any, Any, T]]:
     @functools.wraps(function)
     async def in_thread(*args: P.args, **kwargs: P.kwargs) -> T:
         call = functools.partial(function, *args, **kwargs)
-        return await run_in_thread(call, offload_limiter.get())
+        return await run_in_thread(call, current_worker.get() or Worker())
 
     return in_thread
 
 
 async def run_async_in_thread(
-    function: Callable[[], Awaitable[T]], backend: str, limiter: anyio.CapacityLimiter
+    function: Callable[[], Awaitable[T]], backend: str, worker: Worker
 ) -> T:
     """Run an async function in a worker thread, on an event loop of its own.
 
     Args:
         backend: ``"asyncio"`` or ``"trio"``: which loop the thread gets.
     """
-    return await run_in_thread(functools.partial(anyio.run, function, backend=backend), limiter)
+    return await run_in_thread(functools.partial(anyio.run, function, backend=backend), worker)

@@ -56,7 +56,6 @@ class Gallery:
         self.examples = examples
         self._runtimes: list[WebSocketRuntime] = []
         self.meter = Meter(self._runtimes)
-        server.after_request(_end_when_left)
 
     def app(self, about: About) -> Dash:
         """A Dash app under the path of `about`: one runtime, and the numbers in its side bar."""
@@ -149,12 +148,6 @@ def _register_persistent(app: Dash, function: Callable[..., Any]) -> None:
     """
     register = compile("app.callback(persistent=True)(function)", f"<{function.__name__}>", "eval")
     eval(register, {"app": app, "function": function})
-
-
-async def _end_when_left(response: Any) -> Any:
-    """Let `assets/leave.js` listen for the end of the page."""
-    response.headers["Permissions-Policy"] = "unload=(self)"
-    return response
 
 
 def figures(now: Reading | None, before: Reading | None = None) -> list[Any]:

@@ -38,7 +38,7 @@ class Meter:
         self._runtimes = runtimes
 
     def read(self) -> Reading:
-        stats = [runtime.stats() for runtime in self._runtimes]
+        stats = [runtime.statistics() for runtime in self._runtimes]
         return Reading(
             at=time.monotonic(),
             connections=sum(each.connections for each in stats),

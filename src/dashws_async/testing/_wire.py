@@ -324,6 +324,13 @@ async def serve_in_memory(
                 finally:
                     del served[id(app)]
                     tasks.cancel_scope.deadline = anyio.current_time() + shutdown_timeout
+
+                    async def shut_down_late() -> None:
+                        # Connections that cannot be cancelled are the app's to end.
+                        await anyio.sleep(shutdown_timeout)
+                        await lifespan.shutdown()
+
+                    lifespan_tasks.start_soon(shut_down_late)
         finally:
             with anyio.move_on_after(shutdown_timeout, shield=True):
                 await lifespan.shutdown()
@@ -340,6 +347,7 @@ class _Lifespan:
         self._to_app.send_nowait({"type": "lifespan.startup"})
         self._started = anyio.Event()
         self._stopped = anyio.Event()
+        self._told_to_stop = False
         self._failure: str | None = None
 
     async def run(self) -> None:
@@ -352,6 +360,8 @@ class _Lifespan:
             try:
                 await self._app(scope, self._app_reads.receive, self._heard)
             except Exception as error:
+                if self._started.is_set():
+                    raise
                 # Servers take it that the app does not speak lifespan, and go on.
                 logger.debug("the app has no lifespan: %r", error)
             finally:
@@ -365,7 +375,8 @@ class _Lifespan:
             raise RuntimeError(f"the app did not start: {self._failure}")
 
     async def shutdown(self) -> None:
-        if not self._stopped.is_set():
+        if not self._told_to_stop and not self._stopped.is_set():
+            self._told_to_stop = True
             self._to_app.send_nowait({"type": "lifespan.shutdown"})
         await self._stopped.wait()
 

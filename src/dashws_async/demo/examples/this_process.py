@@ -15,7 +15,7 @@ ABOUT = About(
     title="This process",
     lead="All pages of the gallery, and everybody who looks at them, in one process: "
     "open a few more and watch what grows and what does not.",
-    shows=("persistent", "runtime.stats()"),
+    shows=("persistent", "runtime.statistics()"),
 )
 
 
@@ -31,7 +31,7 @@ def create(gallery: Gallery) -> Dash:
         before = meter.read()
         while not ws.is_shutdown:
             await anyio.sleep(1)
-            now = meter.read()  # sums runtime.stats() of each app
+            now = meter.read()  # sums runtime.statistics() of each app
             rates.append(now.updates_per_second_since(before))
             callbacks.append(now.callbacks)
             set_props("numbers", {"children": figures(now, before)})

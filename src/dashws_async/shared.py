@@ -1,0 +1,67 @@
+"""What all connections of one app have in common."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import NamedTuple
+
+import anyio
+
+from .dash_bridge import DashApp
+from .settings import Settings
+
+
+class Clock:
+    """Seconds since the start in which the event loop turned, told to whoever looks.
+
+    Silence is measured with it. It costs nothing to read, is as coarse as the
+    `Runtime.sweep` that moves it on, and leaves out the time in which something
+    blocked the loop: a client is not silent while nobody listens.
+    """
+
+    __slots__ = ("now",)
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+
+class Counters:
+    """What is counted over all connections."""
+
+    __slots__ = (
+        "bad_messages",
+        "callbacks",
+        "closed",
+        "frames_sent",
+        "persistent",
+        "stuck",
+        "updates_sent",
+    )
+
+    def __init__(self) -> None:
+        self.bad_messages = 0
+        self.callbacks = 0  # persistent ones too
+        self.persistent = 0
+        self.stuck = 0
+        self.frames_sent = 0
+        self.updates_sent = 0
+        self.closed: Counter[str] = Counter()
+
+
+class Shared(NamedTuple):
+    """What a connection is given by its runtime."""
+
+    app: DashApp
+    """The Dash app."""
+    settings: Settings
+    """The knobs."""
+    limiter: anyio.CapacityLimiter
+    """Bounds the app's worker threads."""
+    counters: Counters
+    """Where everything is counted."""
+    clock: Clock
+    """By which silence is measured."""
+    silence_timeout: float
+    """Seconds without a word from a client, by that clock, after which it counts as gone."""
+    inactivity_timeout: float | None
+    """Seconds in which nothing but heartbeats passes; None: for as long as it likes."""

@@ -1,0 +1,267 @@
+"""One page on a connection: its callbacks, what they ask of it, and their end.
+
+The tabs of a browser share one WebSocket and are told apart by the
+``rendererId`` of their page load. One can go while the others stay; when the
+connection ends, all go. Either way callbacks end by one table (the guide's
+"Handling Disconnections"), which is this module:
+
+* `Tab.end`, one step without an await: ``is_shutdown`` is true, updates go
+  nowhere, pending reads raise, event-triggered callbacks have their
+  cancellation; persistent ones are left to end by themselves.
+* `Tab.wind_up`, what follows: whoever stays is cancelled (again) once per
+  ``cleanup_timeout``, counted as stuck, and named in the log.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Coroutine
+from itertools import count
+from typing import Any, Protocol
+
+import anyio
+from anyio.lowlevel import EventLoopToken
+
+from . import messages
+from .callbacks import CallbackTask
+from .dash_bridge import CallbackSpec
+from .handle import Reply
+from .messages import BadMessage, CallbackRequest
+from .outbox import Outgoing
+from .registry import CallbackInfo
+from .shared import Shared
+
+logger = logging.getLogger("dashws_async")
+
+
+class Wire(Protocol):
+    """What a tab asks of its connection."""
+
+    id: str
+    token: EventLoopToken
+    thread_id: int
+
+    def post(self, message: Outgoing) -> None:
+        """Send a message, in order."""
+
+    def close(self, code: int, reason: str, by: object, closed: Reply) -> None:
+        """End the connection; ``closed`` is set once the close frame is out."""
+
+    def start_soon(self, function: Callable[[], Coroutine[Any, Any, None]], name: str) -> None:
+        """Start a task that the connection owns."""
+
+    def reject(self, bad: BadMessage) -> None:
+        """Answer a bad message."""
+
+
+class Tab:
+    """One page load of a browser, as a connection knows it. It is its callbacks' `handle.Line`.
+
+    Args:
+        renderer_id: the page's own name for itself.
+        wire: its connection.
+        shared: what all connections share.
+    """
+
+    __slots__ = (
+        "_asked_at",
+        "_ended_at",
+        "_idle",
+        "_read_ids",
+        "_reads",
+        "_shared",
+        "_wire",
+        "heard_at",
+        "literal",
+        "renderer_id",
+        "running",
+        "watched",
+    )
+
+    def __init__(self, renderer_id: str, wire: Wire, shared: Shared) -> None:
+        self.renderer_id = renderer_id
+        self.literal = messages.quote(renderer_id)
+        self.running: dict[str, CallbackTask] = {}
+        self.watched = False
+        """The browser's worker will tell when the tab has gone."""
+        self.heard_at = shared.clock.now
+        self._ended_at: float | None = None
+        self._asked_at: float | None = None
+        self._wire = wire
+        self._shared = shared
+        self._reads: dict[str, Reply] = {}
+        self._read_ids = count(1)
+        self._idle: anyio.Event | None = None
+
+    # What callbacks use: the `handle.Line`.
+
+    @property
+    def ended(self) -> bool:
+        """Whether the end has begun; never false again."""
+        return self._ended_at is not None
+
+    @property
+    def token(self) -> EventLoopToken:
+        """The loop that serves the connection."""
+        return self._wire.token
+
+    @property
+    def thread_id(self) -> int:
+        """The thread of that loop."""
+        return self._wire.thread_id
+
+    def post(self, message: Outgoing) -> None:
+        """Send a message to the page; after the end, to nobody."""
+        if not self.ended:
+            self._wire.post(message)
+
+    def ask(
+        self, component_id: str, prop_name: str, path: list[str | int] | None, reply: Reply
+    ) -> str:
+        """Ask the page for a property; ``reply`` is set when it answers, or at the end."""
+        # The connection's name is in it: an answer may come late, over the next connection.
+        request_id = f"{self._wire.id}-{next(self._read_ids)}"
+        if self.ended:
+            reply.set(None)
+            return request_id
+        self._reads[request_id] = reply
+        text = messages.get_props_request(self.literal, request_id, component_id, prop_name, path)
+        self.post(Outgoing(self.literal, text, is_update=False))
+        return request_id
+
+    def forget(self, request_id: str) -> None:
+        """The answer to this request is not awaited any more."""
+        self._reads.pop(request_id, None)
+
+    def close(self, code: int, reason: str, by: object, closed: Reply) -> None:
+        """What ``ws.close()`` does: end the connection, sparing the callback that asked for it.
+
+        After the end it does nothing: other tabs may be on the connection.
+        """
+        if self.ended:
+            closed.set({})
+        else:
+            self._wire.close(code, reason, by, closed)
+
+    # The page's side.
+
+    def answered(self, request_id: str, props: dict[str, Any]) -> None:
+        """The page has answered a read, perhaps one that nobody awaits any more."""
+        if (reply := self._reads.get(request_id)) is not None:
+            reply.set(props)
+
+    def start(self, spec: CallbackSpec, request: CallbackRequest) -> None:
+        """Start a callback; one whose request runs already gets an error answer."""
+        callback = CallbackTask(self._shared, spec, request, self)
+        counters = self._shared.counters
+
+        async def run() -> None:
+            # Registered from inside: a task that is torn down before its first step is nobody's.
+            if self.ended:
+                return
+            if self.running.setdefault(request.request_id, callback) is not callback:
+                text = f"request {request.request_id!r} runs already"
+                self._wire.reject(BadMessage(text, self.renderer_id, None))
+                return
+            counters.callbacks += 1
+            counters.persistent += spec.persistent
+            try:
+                await callback.run()
+            finally:
+                del self.running[request.request_id]
+                counters.callbacks -= 1
+                counters.persistent -= spec.persistent
+                counters.stuck -= callback.stuck
+                if self._idle is not None and not self.running:
+                    self._idle.set()
+
+        name = f"{spec.name} (tab {self.renderer_id} of connection {self._wire.id})"
+        self._wire.start_soon(run, name)
+
+    # The end.
+
+    def end(self, spare: object = None) -> None:
+        """End the tab: the one step in which everything about it is decided.
+
+        Args:
+            spare: the callback that called ``ws.close()``; it may go on.
+        """
+        if self.ended:
+            return
+        self._ended_at = time.monotonic()
+        # First the cancellations: they are what a callback hears that waits in get_prop.
+        for callback in self.running.values():
+            if not callback.spec.persistent and callback is not spare:
+                callback.cancel()
+        for reply in self._reads.values():
+            reply.set(None)
+        self._reads.clear()
+
+    async def wind_up(self) -> None:
+        """Wait for the callbacks after the end, cancelling those that stay. Cannot be cancelled."""
+        self._idle = anyio.Event()
+        begun = anyio.current_time()
+        while self.running:
+            with anyio.move_on_after(self._shared.settings.cleanup_timeout, shield=True):
+                await self._idle.wait()
+            for callback in self.running.values():
+                if not callback.stuck:
+                    callback.stuck = True
+                    self._shared.counters.stuck += 1
+                logger.warning(
+                    "Callback %s still runs %.3g s after its page has gone, at %s; cancelling it",
+                    callback.spec.name,
+                    anyio.current_time() - begun,
+                    callback.where(),
+                )
+                callback.cancel()
+
+    def abandon(self) -> None:
+        """End what neither `end` nor `wind_up` could: the server has to exit."""
+        for callback in self.running.values():
+            logger.error(
+                "Callback %s has not ended, at %s; abandoning it",
+                callback.spec.name,
+                callback.where(),
+            )
+            callback.abandon()
+
+    # A page that does not report its end.
+
+    def is_gone(self, timeout: float) -> bool:
+        """Whether the page must have gone, for all that is known; asks it where that is open.
+
+        For pages whose browser does not tell, say because they were loaded before the
+        server had this runtime. Called now and then.
+
+        Args:
+            timeout: seconds without a word; half of them before the page is asked.
+        """
+        now = self._shared.clock.now
+        if self.watched or now < self.heard_at + timeout / 2:
+            return False
+        if self._asked_at is None or self._asked_at <= self.heard_at:
+            # Every page answers, with nothing where there is no such component.
+            self._asked_at = now
+            text = messages.get_props_request(self.literal, f"{self._wire.id}-0", "", "id", None)
+            self.post(Outgoing(self.literal, text, is_update=False))
+        return now >= self._asked_at + timeout / 2
+
+    # For operators.
+
+    def callback_infos(self) -> list[CallbackInfo]:
+        """What runs for the page. On the loop or off it."""
+        now, ended = time.monotonic(), self._ended_at
+        return [
+            CallbackInfo(
+                name=callback.spec.name,
+                tab=self.renderer_id,
+                persistent=callback.spec.persistent,
+                running_for=now - callback.created,
+                ended_for=None if ended is None else now - ended,
+                stuck=callback.stuck,
+                where=callback.where(),
+            )
+            for callback in list(self.running.values())
+        ]

@@ -1,6 +1,5 @@
 """Real servers: Hypercorn's workers and app.run, real sockets, real signals."""
 
-import json
 import statistics
 import textwrap
 import time
@@ -11,6 +10,7 @@ import pytest
 
 from dashws_async.testing import open_browser
 from serving import Server
+from sockets import Sockets, persistent_request, raise_open_files_limit
 
 pytestmark = [pytest.mark.anyio, pytest.mark.process]
 
@@ -106,61 +106,6 @@ async def test_one_thread_serves_pages_sockets_and_callbacks(serve, end):
         assert threads_of(server.pid) == 1
 
 
-@pytest.mark.parametrize(
-    ("end", "workers"),
-    [(RUN, 0), ("", 0), ("", 1), ("", 2)],
-    ids=["app.run", "hypercorn-w0", "hypercorn", "hypercorn-w2"],
-)
-async def test_sigterm_ends_a_server_with_a_live_connection(serve, end, workers):
-    server = serve(LIVE.format(interval=0.01), end, workers=workers)
-    async with open_browser(server.url) as browser:
-        page = await browser.open_page()
-        await page.wait_for("live", "children", lambda number: number is not None)
-        begun = time.monotonic()
-        await anyio.to_thread.run_sync(server.stop)
-        assert await browser.wait_closed() == 1012
-        assert "cleaned up" in server.log
-        assert time.monotonic() - begun < 10  # the callback's own cleanup_timeout
-
-
-@pytest.mark.parametrize("end", ["", RUN], ids=["hypercorn", "app.run"])
-async def test_a_callback_that_swallows_every_cancellation_cannot_keep_the_server(serve, end):
-    server = serve(
-        """
-        runtime._runtime.settings = dataclasses.replace(
-            runtime._runtime.settings, cleanup_timeout=0.5
-        )
-
-        @app.callback(persistent=True)
-        async def endless():
-            while True:
-                set_props("live", {"children": time.monotonic()})
-                try:
-                    await anyio.sleep(0.01)
-                except anyio.get_cancelled_exc_class():
-                    print("swallowed", flush=True)
-        """,
-        end,
-    )
-    async with open_browser(server.url) as browser:
-        page = await browser.open_page()
-        await page.wait_for("live", "children", lambda number: number is not None)
-        await anyio.to_thread.run_sync(server.stop)
-        assert "swallowed" in server.log
-        assert "endless does not end; abandoning it" in server.log
-
-
-async def test_a_callback_has_its_time_to_clean_up_though_another_worker_is_gone(serve):
-    slow = LIVE.replace("print(", "await anyio.sleep(1)\n        print(")
-    server = serve(slow.format(interval=0.01), workers=2)
-    async with open_browser(server.url) as browser:
-        page = await browser.open_page()
-        await page.wait_for("live", "children", lambda number: number is not None)
-        # Hypercorn sends SIGTERM to the worker that is left as soon as one has ended.
-        await anyio.to_thread.run_sync(server.stop)
-        await anyio.to_thread.run_sync(server.wait_for_log, "cleaned up")
-
-
 async def test_a_thousand_live_dashboards_in_one_thread(serve, anyio_backend):
     server = serve(LIVE.format(interval=1))
     connections = 1000
@@ -216,75 +161,5 @@ async def test_an_update_every_millisecond_arrives_at_once(serve, anyio_backend)
     assert median_ms < 5
 
 
-async def persistent_request(url):
-    """The request that a page load sends for the app's persistent callback."""
-    import httpx
-
-    async with httpx.AsyncClient() as client:
-        (callback,) = (await client.get(f"{url}/_dash-dependencies")).json()
-    payload = {"output": callback["output"], "inputs": [], "state": [], "changedPropIds": []}
-    return json.dumps(
-        {
-            "type": "callback_request",
-            "rendererId": "tab",
-            "requestId": "tab-1",
-            "payload": payload,
-        }
-    )
-
-
-class Sockets:
-    """Bare client sockets: a thousand full pages would be the slower part of a test."""
-
-    def __init__(self, loop):
-        if loop == "trio":
-            from websockets.trio.client import connect
-        else:
-            from websockets.asyncio.client import connect
-        self._connect = connect
-
-    def open(self, url):
-        return Socket(
-            self._connect(
-                url.replace("http", "ws") + "/_dash-ws-callback", origin=url, open_timeout=60
-            )
-        )
-
-
-class Socket:
-    def __init__(self, connecting):
-        self._connecting = connecting
-        self._values = []
-
-    async def __aenter__(self):
-        self._socket = await self._connecting.__aenter__()
-        self.send = self._socket.send
-        return self
-
-    async def __aexit__(self, *error):
-        await self._connecting.__aexit__(*error)
-
-    async def receive_value(self):
-        while not self._values:
-            found = json.loads(await self._socket.recv())
-            for message in found if isinstance(found, list) else [found]:
-                if message["type"] == "set_props":
-                    self._values += message["payload"]["props"].values()
-        return self._values.pop(0)
-
-    async def receive_values(self, count):
-        return [await self.receive_value() for _ in range(count)]
-
-
 def threads_of(pid):
     return len(list(Path(f"/proc/{pid}/task").iterdir()))
-
-
-def raise_open_files_limit(pid, least):
-    """Let this process and the server's have a socket per connection."""
-    import resource
-
-    for process in (0, pid):
-        soft, hard = resource.prlimit(process, resource.RLIMIT_NOFILE)
-        if soft < least:
-            resource.prlimit(process, resource.RLIMIT_NOFILE, (min(least, hard), hard))

@@ -15,12 +15,15 @@ from __future__ import annotations
 import functools
 import inspect
 import logging
+import math
 import mimetypes
 import signal
 import threading
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import anyio
@@ -30,15 +33,19 @@ from anyio.lowlevel import EventLoopToken, current_token
 from quart import Quart, Response, abort, g, has_websocket_context, redirect, request, websocket
 from werkzeug.security import safe_join
 
+from .. import browser
 from ..connection import Disconnected
 from ..dash_bridge import DashApp, QuartDashServer, QuartRequestAdapter
 from ..loops import PerLoop, call_soon
 from ..runtime import Runtime
-from .shutdown import Shutdown
+from .hypercorn import TcpConnection
+from .hypercorn import abort as abort_tcp
+from .lifespan import STOP_SIGNALS, TCP, Lifespan
 
 logger = logging.getLogger("dashws_async")
 
 POLICY_VIOLATION = 1008
+ONE_YEAR = 365 * 24 * 60 * 60  # seconds
 
 _GONE: tuple[type[Exception], ...] = (OSError,)
 if hasattr(quart.wrappers, "ClientDisconnectedError"):  # Quart 0.23
@@ -55,6 +62,9 @@ class QuartTransport:
     Quart cancels the handler when the client leaves; since 0.23 it may also say
     so with an exception.
     """
+
+    def __init__(self) -> None:
+        self._tcp: TcpConnection | None = websocket.scope.get(TCP)
 
     async def receive(self) -> str | bytes:
         try:
@@ -76,6 +86,11 @@ class QuartTransport:
             raise Disconnected from error
         except RuntimeError as error:  # closed before
             raise Disconnected from error
+
+    def abort(self) -> None:
+        """Drop the TCP connection, where the server lets us: for a client that reads nothing."""
+        if self._tcp is not None:
+            abort_tcp(self._tcp)
 
 
 class HandshakeAdapter(QuartRequestAdapter):
@@ -174,9 +189,33 @@ class QuartBackend(QuartDashServer):  # type: ignore[misc]  # Dash is untyped he
     def serve_websocket_callback(self, dash_app: Any) -> None:
         """Make the WebSocket endpoint."""
         self._endpoint_made = True
-        Shutdown.of(self.server).runtimes.append(self._runtime)
+        Lifespan.of(self.server).runtimes.append(self._runtime)
         path = self._dash_app.websocket_path
         self.server.add_websocket(path, endpoint=path, view_func=self._serve_websocket)
+        self._serve_browser_scripts()
+
+    def _serve_browser_scripts(self) -> None:
+        """Make pages use our scripts in the browser, and serve them."""
+        app = self._dash_app
+
+        def worker() -> browser.Script:
+            return browser.worker_script(app.dash_worker_url)
+
+        async def serve(kind: str, fingerprint: str) -> Response:
+            script = worker() if kind == "worker" else browser.page_script()
+            response = Response(script.text, mimetype="text/javascript")
+            if script.path.endswith(f".{fingerprint}.js"):
+                response.cache_control.public = True
+                response.cache_control.max_age = ONE_YEAR
+                response.cache_control.immutable = True
+            else:  # a page of another version asks, before or after a deploy
+                response.cache_control.no_cache = True
+            return response
+
+        app.add_page_script(browser.page_script().path)
+        app.replace_worker(lambda: worker().path)
+        rule = f"{app.routes_prefix}{browser.FOLDER}<any(page, worker):kind>.<fingerprint>.js"
+        self.server.add_url_rule(rule, endpoint=rule, view_func=serve)
 
     async def _serve_websocket(self) -> None:
         refusal = self._runtime.refuse_handshake(self._dash_app, websocket.headers)
@@ -189,7 +228,9 @@ class QuartBackend(QuartDashServer):  # type: ignore[misc]  # Dash is untyped he
             await websocket.close(POLICY_VIOLATION)
             return
         await websocket.accept()
-        await self._runtime.serve(QuartTransport(), self._dash_app, websocket)
+        peer = websocket.scope.get("client")
+        client = f"{peer[0]}:{peer[1]}" if peer else ""
+        await self._runtime.serve(QuartTransport(), self._dash_app, websocket, client)
 
     async def _set_up(self) -> Any:
         """Run Dash's set-up functions, one caller at a time; what one returns is the answer.
@@ -240,38 +281,26 @@ class QuartBackend(QuartDashServer):  # type: ignore[misc]  # Dash is untyped he
     async def _run_server(
         self, config: hypercorn.config.Config, serve: Callable[..., Awaitable[None]]
     ) -> None:
-        shutdown = Shutdown.of(self.server)
-        shutdown.handled_by_app_run = True
-        shutdown.open()
-        stop = anyio.Event()
-        self._ws_shutdown_event = _StopForDashTesting(stop, current_token())
+        lifespan = Lifespan.of(self.server)
+        lifespan.closing_time = math.inf  # the server waits until the runtimes are drained
+        serving = anyio.CancelScope()
 
-        # Scopes of their own: on asyncio, Hypercorn cancels the task it is called in on
-        # its way out, which a cancelled scope around it would take for another's.
-        watching, serving = anyio.CancelScope(), anyio.CancelScope()
-
-        async def until_stopped() -> None:
-            await stop.wait()
-            await shutdown.drain()
-            # Python 3.12's asyncio would wait for a client that reads nothing without a limit.
+        def limit() -> None:
+            # Python 3.12's asyncio would wait for HTTP clients that read nothing without a limit.
             serving.deadline = anyio.current_time() + config.graceful_timeout + 2
 
-        async def stop_at_signal() -> None:
-            with watching, anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
-                async for _ in signals:
-                    if stop.is_set():  # asked twice: at once
-                        serving.cancel()
-                    stop.set()
+        async def until_drained() -> None:
+            await lifespan.drained()
+            limit()
 
-        async def serve_it() -> None:
-            with serving:
-                await serve(self.server, config, shutdown_trigger=until_stopped)
-            watching.cancel()
-
-        async with anyio.create_task_group() as tasks:
-            if threading.current_thread() is threading.main_thread():
-                tasks.start_soon(stop_at_signal)
-            tasks.start_soon(serve_it)
+        self._ws_shutdown_event: _StopForDashTesting | None = _StopForDashTesting(
+            lifespan.stop, current_token()
+        )
+        try:
+            with serving, _stop_signals_handled_by(limit):
+                await serve(self.server, config, shutdown_trigger=until_drained)
+        finally:
+            self._ws_shutdown_event = None
 
 
 class _StopForDashTesting:
@@ -282,8 +311,8 @@ class _StopForDashTesting:
     event, so both loops get this one.
     """
 
-    def __init__(self, stop: anyio.Event, token: EventLoopToken) -> None:
-        self._stop = stop
+    def __init__(self, stop: Callable[[], None], token: EventLoopToken) -> None:
+        self.set = stop
         self._token = token
 
     @property
@@ -291,13 +320,34 @@ class _StopForDashTesting:
         return self
 
     def is_closed(self) -> bool:
-        return self._stop.is_set()
+        return False  # it is gone when the loop is
 
     def call_soon_threadsafe(self, call: Callable[[], object]) -> None:
         call_soon(self._token, call)
 
-    def set(self) -> None:
-        self._stop.set()
+
+@contextmanager
+def _stop_signals_handled_by(handle: Callable[[], None]) -> Iterator[None]:
+    """Be the one who handles the signals to stop, in place of the loop; `Lifespan` comes first.
+
+    Only the main thread can.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before: dict[int, Any] = {}
+
+    def handle_once(number: int, _frame: FrameType | None) -> None:
+        handle()
+        signal.signal(number, before[number])  # where even this does not help, the next one ends us
+
+    for stop_signal in STOP_SIGNALS:
+        before[stop_signal] = signal.signal(stop_signal, handle_once)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _hypercorn(server: Quart) -> tuple[str, Callable[..., Awaitable[None]]]:

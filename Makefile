@@ -8,13 +8,17 @@ PORT ?= 8050
 LOOP ?= asyncio
 PYTEST_ARGS ?=
 
-.PHONY: demo test lint docs clean
+.PHONY: demo test soak lint docs clean
 
 demo: $(VENV)/.installed-demo
 	$(BIN)/dashws demo --port $(PORT) --loop $(LOOP)
 
 test: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+# Ten times as many connections that come and go as `make test` has; some minutes.
+soak: $(VENV)/.installed-dev
+	SOAK_CYCLES=20000 $(BIN)/python -m pytest -s tests/test_many.py
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .

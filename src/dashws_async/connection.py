@@ -236,14 +236,17 @@ class Connection:
         shared, now = self._shared, self._shared.clock.now
         settings, sending_since = shared.settings, self._sending_since
         if sending_since is not None and now >= sending_since + settings.send_timeout:
-            if self._ending is None:
-                logger.warning(
-                    "Dropping connection %s: the client took nothing for %g s",
-                    self.id,
-                    settings.send_timeout,
-                )
+            if self._ending is not None:
+                self.drop()
+                return
+            logger.warning(
+                "Closing connection %s with %d: the client took nothing for %g s",
+                self.id,
+                TRY_AGAIN.code,
+                settings.send_timeout,
+            )
             self.end(TRY_AGAIN)
-            self.drop()
+            self._conversation.cancel()  # so that the close frame need not wait
         elif self._ending is not None:
             return
         elif now >= self._heard_at + shared.silence_timeout:

@@ -16,6 +16,7 @@ offer are made here, for each loop in its own words:
 from __future__ import annotations
 
 import asyncio
+import math
 import types
 from collections.abc import Callable, Coroutine, Generator
 from concurrent.futures import Future
@@ -98,11 +99,14 @@ def owned_run() -> OwnedRun:
 
 
 SPIN = 20
-"""Cancellations in a row after which each further one waits for a moment.
+"""Cancellations at once after which the next one waits for a moment.
 
 A trio nursery that is cancelled cancels at every await: a callback that swallows
 this in a loop would burn a core.
 """
+
+_AT_ONCE = 0.1
+"""Seconds."""
 
 
 async def _pause() -> None:
@@ -142,7 +146,8 @@ class _DrivenRun:
     def _drive(self, coro: Coroutine[Any, Any, T]) -> Generator[Any, Any, T]:
         resume: Callable[[Any], Any] = coro.send
         value: Any = None
-        abandonments = in_a_row = 0
+        abandonments = at_once = 0
+        cancelled_at = -math.inf
         while True:
             try:
                 request = resume(value)
@@ -162,15 +167,17 @@ class _DrivenRun:
             # A wait for a task group's children is not woken by a cancellation on trio: it
             # would leave the group open to break it off.
             if not self._woken_with(value):
-                in_a_row = 0
-            elif self._abandonments > abandonments:
+                continue
+            before, cancelled_at = cancelled_at, anyio.current_time()
+            at_once = at_once + 1 if cancelled_at < before + _AT_ONCE else 1
+            if self._abandonments > abandonments:
                 abandonments = self._abandonments
                 if abandonments > 1 and self._may_be_closed():
                     with suppress(RuntimeError):  # it awaits in its cleanup even so
                         coro.close()
                     raise Ended
                 resume, value = coro.throw, _Abandoned()
-            elif (in_a_row := in_a_row + 1) > SPIN:
+            elif at_once > SPIN:
                 yield from _pause().__await__()
 
 

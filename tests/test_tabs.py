@@ -54,6 +54,14 @@ def says(kind, page):
     return json.dumps({"type": kind, "rendererId": page.renderer_id})
 
 
+def starts_again(page, app):
+    """The request of a page that comes back, for the app's first callback."""
+    output = next(iter(app.callback_map))
+    request = {"rendererId": page.renderer_id, "requestId": f"{page.renderer_id}-again"}
+    payload = {"output": output, "inputs": [], "changedPropIds": []}
+    return json.dumps({"type": "callback_request", **request, "payload": payload})
+
+
 def asks(renderer_id):
     """A request for a callback that is not there; the tab is there from then on."""
     request = {"rendererId": renderer_id, "requestId": "1", "payload": {"output": "no"}}
@@ -92,17 +100,7 @@ async def test_a_tab_that_has_gone_may_come_again(stage):
         await eventually(lambda: stage.running == 1)
         await browser.send_text(says("tab_gone", page))
         await eventually(lambda: stage.ended == [0])
-        request = {
-            "type": "callback_request",
-            "rendererId": page.renderer_id,
-            "requestId": f"{page.renderer_id}-again",
-            "payload": {
-                "output": next(iter(stage.app.callback_map)),
-                "inputs": [],
-                "changedPropIds": [],
-            },
-        }
-        await browser.send_text(json.dumps(request))
+        await browser.send_text(starts_again(page, stage.app))
         await page.wait_for("live", "children", "run 1")
 
 
@@ -262,9 +260,11 @@ async def test_what_the_worker_says_of_tabs_is_not_shown_to_hooks(stage):
     assert set(seen) == {"callback_request"}
 
 
-async def test_an_answer_to_the_connection_before_is_not_taken_for_one_of_this(anyio_backend_name):
-    runtime = WebSocketRuntime()
-    app = make_app(anyio_backend_name, "live", runtime=runtime)
+@pytest.mark.parametrize("comes_back", ["over another connection", "over the same"])
+async def test_an_answer_to_what_was_before_is_not_taken_for_one_of_now(
+    anyio_backend_name, comes_back
+):
+    app = make_app(anyio_backend_name, "live")
     values = []
 
     @app.callback(persistent=True)
@@ -276,8 +276,12 @@ async def test_an_answer_to_the_connection_before_is_not_taken_for_one_of_this(a
         requests = []
         page._answer_get_props = lambda *request: requests.append(request)
         await eventually(lambda: len(requests) == 1)
-        await browser.drop()
-        await browser.reconnect()
+        if comes_back == "over the same":
+            await browser.send_text(says("tab_gone", page))
+            await browser.send_text(starts_again(page, app))
+        else:
+            await browser.drop()
+            await browser.reconnect()
         await eventually(lambda: len(requests) == 2)
         for (request_id, _), value in zip(requests, ["late", "right"], strict=True):
             answer = {

@@ -24,6 +24,7 @@ import threading
 import time
 from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import suppress
+from itertools import count
 from typing import Any, NamedTuple, Protocol
 
 import anyio
@@ -140,6 +141,7 @@ class Connection:
 
         self._outbox = Outbox(shared.settings.max_outbox_bytes)
         self._something_to_send = anyio.Event()
+        self._read_ids = count(1)
         self._leaving: set[Tab] = set()
         self._resting: dict[str, list[tuple[CallbackSpec, CallbackRequest]]] = {}
         self._ending: Close | None = None
@@ -163,6 +165,13 @@ class Connection:
             self._outbox.clear()
             self.end(TRY_AGAIN)
         self._something_to_send.set()
+
+    def new_read_id(self) -> str:
+        """A name for a ``get_props_request``, with ours in it.
+
+        An answer may come late: over the next connection, or to the next tab of this name.
+        """
+        return f"{self.id}-{next(self._read_ids)}"
 
     def close(self, code: int, reason: str, by: object, closed: Reply) -> None:
         """What ``ws.close()`` does: end the connection, sparing the callback that asked for it."""

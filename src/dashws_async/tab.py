@@ -17,7 +17,6 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Coroutine
-from itertools import count
 from typing import Any, Protocol
 
 import anyio
@@ -45,6 +44,9 @@ class Wire(Protocol):
     def post(self, message: Outgoing) -> None:
         """Send a message, in order."""
 
+    def new_read_id(self) -> str:
+        """A name for a ``get_props_request``; no other one ever has it."""
+
     def close(self, code: int, reason: str, by: object, closed: Reply) -> None:
         """End the connection; ``closed`` is set once the close frame is out."""
 
@@ -68,7 +70,6 @@ class Tab:
         "_asked_at",
         "_ended_at",
         "_idle",
-        "_read_ids",
         "_reads",
         "_shared",
         "_wire",
@@ -91,7 +92,6 @@ class Tab:
         self._wire = wire
         self._shared = shared
         self._reads: dict[str, Reply] = {}
-        self._read_ids = count(1)
         self._idle: anyio.Event | None = None
 
     # What callbacks use: the `handle.Line`.
@@ -120,8 +120,7 @@ class Tab:
         self, component_id: str, prop_name: str, path: list[str | int] | None, reply: Reply
     ) -> str:
         """Ask the page for a property; ``reply`` is set when it answers, or at the end."""
-        # The connection's name is in it: an answer may come late, over the next connection.
-        request_id = f"{self._wire.id}-{next(self._read_ids)}"
+        request_id = self._wire.new_read_id()
         if self.ended:
             reply.set(None)
             return request_id
@@ -244,7 +243,8 @@ class Tab:
         if self._asked_at is None or self._asked_at <= self.heard_at:
             # Every page answers, with nothing where there is no such component.
             self._asked_at = now
-            text = messages.get_props_request(self.literal, f"{self._wire.id}-0", "", "id", None)
+            read_id = self._wire.new_read_id()
+            text = messages.get_props_request(self.literal, read_id, "", "id", None)
             self.post(Outgoing(self.literal, text, is_update=False))
         return now >= self._asked_at + timeout / 2
 

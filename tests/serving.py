@@ -2,6 +2,7 @@
 
 import os
 import re
+import resource
 import signal
 import socket
 import subprocess
@@ -120,3 +121,10 @@ class Server:
         assert self._process.poll() is None, f"the server ended at once:\n{self.log}"
         with socket.socket() as probe:
             return probe.connect_ex(("127.0.0.1", self._port)) == 0
+
+
+def allow_open_files(least: int) -> None:
+    """Let this process, and the servers that it starts from now on, have so many sockets."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft < least:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (min(least, hard), hard))

@@ -71,13 +71,3 @@ class Socket:
 
     async def receive_values(self, count):
         return [await self.receive_value() for _ in range(count)]
-
-
-def raise_open_files_limit(pid, least):
-    """Let this process and the server's have a socket per connection."""
-    import resource
-
-    for process in (0, pid):
-        soft, hard = resource.prlimit(process, resource.RLIMIT_NOFILE)
-        if soft < least:
-            resource.prlimit(process, resource.RLIMIT_NOFILE, (min(least, hard), hard))

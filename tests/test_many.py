@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from raw_socket import RawSocket
-from serving import Server
+from serving import Server, allow_open_files
 from until import until
 
 pytestmark = [
@@ -69,10 +69,6 @@ class Many:
 
     def __init__(self, server):
         self.server = server
-        for process in (0, server.pid):
-            soft, hard = resource.prlimit(process, resource.RLIMIT_NOFILE)
-            if soft < 4 * CONNECTIONS:
-                resource.prlimit(process, resource.RLIMIT_NOFILE, (4 * CONNECTIONS, hard))
         (callback,) = json.loads(self._get("/_dash-dependencies"))
         self._payload = {"output": callback["output"], "inputs": [], "changedPropIds": []}
 
@@ -111,6 +107,7 @@ class Many:
 def serve(request, tmp_path):
     """Start the server, on each loop; at the end it must go in peace."""
     loop, servers = request.param, []
+    allow_open_files(4 * CONNECTIONS)
 
     def serve(knobs="", interval=1):
         package, name = ("quart_trio", "QuartTrio") if loop == "trio" else ("quart", "Quart")

@@ -9,8 +9,8 @@ import anyio
 import pytest
 
 from dashws_async.testing import open_browser
-from serving import Server
-from sockets import Sockets, persistent_request, raise_open_files_limit
+from serving import Server, allow_open_files
+from sockets import Sockets, persistent_request
 
 pytestmark = [pytest.mark.anyio, pytest.mark.process]
 
@@ -107,9 +107,9 @@ async def test_one_thread_serves_pages_sockets_and_callbacks(serve, end):
 
 
 async def test_a_thousand_live_dashboards_in_one_thread(serve, anyio_backend):
-    server = serve(LIVE.format(interval=1))
     connections = 1000
-    raise_open_files_limit(server.pid, 4 * connections)
+    allow_open_files(4 * connections)
+    server = serve(LIVE.format(interval=1))
     ready = 0
     all_ready = anyio.Event()
 

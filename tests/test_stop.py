@@ -15,8 +15,8 @@ from dashws_async.backends import hypercorn as hypercorn_internals
 from dashws_async.testing import open_browser
 from ports import free_port
 from raw_socket import RawSocket
-from serving import Server
-from sockets import Sockets, persistent_request, raise_open_files_limit
+from serving import Server, allow_open_files
+from sockets import Sockets, persistent_request
 from until import eventually, until
 
 pytestmark = [pytest.mark.anyio, pytest.mark.process]
@@ -322,6 +322,7 @@ async def test_a_client_that_reads_nothing_does_not_hold_up_the_exit(serve, star
 @pytest.mark.parametrize("start", ["app.run", "hypercorn -w 1"])
 async def test_sigterm_with_a_thousand_live_connections(serve, start, anyio_backend):
     connections = 1000
+    allow_open_files(4 * connections)
     options = {} if start == "app.run" else {"options": ["--graceful-timeout", "15"]}
     server = start_as(
         serve,
@@ -345,7 +346,6 @@ async def test_sigterm_with_a_thousand_live_connections(serve, start, anyio_back
         """,
         **options,
     )
-    raise_open_files_limit(server.pid, 4 * connections)
     sockets, codes = Sockets(anyio_backend), []
     request = await persistent_request(server.url)
     ready, all_ready = 0, anyio.Event()

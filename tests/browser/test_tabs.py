@@ -21,6 +21,10 @@ WAYS: dict[str, Callable[[Page], None]] = {
 SILENCE = 20
 
 
+#: What the two scripts do among themselves; the server sees messages that other tests send too.
+browsers_side = pytest.mark.parametrize("loop", ["asyncio"], indirect=True)
+
+
 def running(page: Page) -> None:
     """Wait until the page shows something new."""
     already = len(page.seen("#output"))
@@ -105,6 +109,7 @@ def test_a_page_that_the_browser_kept_is_alive_again_after_the_way_back(
     assert server.log.count(CLEANUP) == 4
 
 
+@browsers_side
 def test_a_page_that_was_alone_and_kept_by_the_browser_is_alive_again_too(
     serve: Serve, open_page: OpenPage
 ) -> None:
@@ -135,6 +140,7 @@ MessagePort.prototype.postMessage = function (message, ...rest) {
 """
 
 
+@browsers_side
 def test_a_page_that_was_away_before_it_was_connected_starts_its_callbacks_once(
     serve: Serve, open_page: OpenPage
 ) -> None:
@@ -146,6 +152,7 @@ def test_a_page_that_was_away_before_it_was_connected_starts_its_callbacks_once(
     assert server.log.count(CLEANUP) == 1
 
 
+@browsers_side
 def test_the_other_tabs_survive_a_crash_of_the_tab_whose_process_ran_the_worker(
     serve: Serve, open_page: OpenPage
 ) -> None:
@@ -166,6 +173,7 @@ def test_the_other_tabs_survive_a_crash_of_the_tab_whose_process_ran_the_worker(
     assert server.log.count(CLEANUP) == 5
 
 
+@browsers_side
 def test_a_reload_while_the_worker_waits_to_reconnect_opens_one_socket_for_all(
     serve: Serve, open_page: OpenPage
 ) -> None:
@@ -204,7 +212,7 @@ def test_a_request_that_waited_for_the_server_longer_than_its_tab_lived_does_not
     assert server.log.count(CLEANUP) == ended + 1
 
 
-@pytest.mark.parametrize("loop", ["asyncio"], indirect=True)  # it is the browser's side alone
+@browsers_side
 class TestWithoutWebLocks:
     """Plain http from another host than localhost is no secure context."""
 

@@ -149,7 +149,8 @@ def test_a_thousand_connections_that_break_at_once_leave_nothing(serve):
         *(f"{name}: {look['blocks']} blocks, {rss / 2**20:.1f} MiB;" for name, (look, rss) in rows),
     )
     assert after[0]["tasks"] <= before[0]["tasks"]
-    assert after[0]["blocks"] < 1.01 * before[0]["blocks"]
+    taken, kept = (look["blocks"] - before[0]["blocks"] for look in (live[0], after[0]))
+    assert kept < 0.05 * taken  # what grows by itself (caches of the interpreter) is less
     # Python gives freed memory back to the system by the megabyte, if nothing in it is used.
     assert after[1] < 1.25 * before[1]
 

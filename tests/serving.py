@@ -123,6 +123,11 @@ class Server:
             return probe.connect_ex(("127.0.0.1", self._port)) == 0
 
 
+def server_class(loop: Loop) -> tuple[str, str]:
+    """The package and the name of the server class that runs on a loop."""
+    return ("quart_trio", "QuartTrio") if loop == "trio" else ("quart", "Quart")
+
+
 def allow_open_files(least: int) -> None:
     """Let this process, and the servers that it starts from now on, have so many sockets."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)

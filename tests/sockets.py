@@ -11,6 +11,11 @@ async def persistent_request(url):
 
     async with httpx.AsyncClient() as client:
         (callback,) = (await client.get(f"{url}/_dash-dependencies")).json()
+    return request_for(callback)
+
+
+def request_for(callback):
+    """The same, for a callback as the page knows it."""
     payload = {"output": callback["output"], "inputs": [], "state": [], "changedPropIds": []}
     return json.dumps(
         {

@@ -17,7 +17,7 @@ from dash import (
 )
 from dash.exceptions import PreventUpdate
 
-from apps import make_app
+from apps import add_neighbour, make_app
 from dashws_async import WebSocketHandle, WebSocketRuntime
 from dashws_async.testing import open_browser
 
@@ -309,13 +309,7 @@ async def test_a_callback_that_raises_answers_and_harms_no_neighbour(anyio_backe
     async def divide(_):
         return 1 / 0
 
-    @app.callback(persistent=True)
-    async def live():
-        number = 0
-        while not ctx.websocket.is_shutdown:
-            set_props("live", {"children": number})
-            number += 1
-            await anyio.sleep(0.001)
+    add_neighbour(app)
 
     async with open_browser(app) as browser:
         page = await browser.open_page()

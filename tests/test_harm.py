@@ -9,7 +9,7 @@ import dash
 import pytest
 from dash import Input, Output, ctx, set_props
 
-from apps import make_app
+from apps import add_neighbour, make_app, neighbour_goes_on
 from dashws_async import WebSocketRuntime, offload
 from dashws_async.connection import Connection
 from dashws_async.testing import open_browser
@@ -23,23 +23,6 @@ def go(app, output="out"):
     return app.callback(
         Output(output, "children"), Input("go", "n_clicks"), prevent_initial_call=True
     )
-
-
-def add_neighbour(app):
-    """A persistent callback that counts in ``live`` for as long as its connection lives."""
-
-    @app.callback(persistent=True)
-    async def live():
-        number = 0
-        while not ctx.websocket.is_shutdown:
-            set_props("live", {"children": number})
-            number += 1
-            await anyio.sleep(0.001)
-
-
-async def neighbour_goes_on(page):
-    reached = page.get("live", "children") or 0
-    await page.wait_for("live", "children", lambda number: (number or 0) > reached)
 
 
 class BadText(Exception):

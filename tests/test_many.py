@@ -14,7 +14,8 @@ from pathlib import Path
 import pytest
 
 from raw_socket import RawSocket
-from serving import Server, allow_open_files
+from serving import Server, allow_open_files, server_class
+from sockets import request_for
 from until import until
 
 pytestmark = [
@@ -70,7 +71,7 @@ class Many:
     def __init__(self, server):
         self.server = server
         (callback,) = json.loads(self._get("/_dash-dependencies"))
-        self._payload = {"output": callback["output"], "inputs": [], "changedPropIds": []}
+        self._request = request_for(callback)
 
     def look(self):
         """What the server says of itself, its garbage collected."""
@@ -84,13 +85,7 @@ class Many:
     def connect(self):
         """A page's connection, its persistent callback requested."""
         connection = RawSocket(self.server.url)
-        request = {
-            "type": "callback_request",
-            "rendererId": "tab",
-            "requestId": "tab-1",
-            "payload": self._payload,
-        }
-        connection.send(json.dumps(request))
+        connection.send(self._request)
         return connection
 
     def none_left(self):
@@ -110,7 +105,7 @@ def serve(request, tmp_path):
     allow_open_files(4 * CONNECTIONS)
 
     def serve(knobs="", interval=1):
-        package, name = ("quart_trio", "QuartTrio") if loop == "trio" else ("quart", "Quart")
+        package, name = server_class(loop)
         values = {"package": package, "server": name, "knobs": knobs, "interval": interval}
         source = textwrap.dedent(APP).format(**values)
         server = Server(source, loop, tmp_path, workers=0)

@@ -9,7 +9,7 @@ import anyio
 import pytest
 
 from dashws_async.testing import open_browser
-from serving import Server, allow_open_files
+from serving import Server, allow_open_files, server_class
 from sockets import Sockets, persistent_request
 
 pytestmark = [pytest.mark.anyio, pytest.mark.process]
@@ -50,7 +50,7 @@ COUNTDOWN = """
 
 
 def source(loop, *parts):
-    package, server = ("quart_trio", "QuartTrio") if loop == "trio" else ("quart", "Quart")
+    package, server = server_class(loop)
     head = APP.format(package=package, server=server)
     return "\n".join(textwrap.dedent(part) for part in [head, *parts])
 

@@ -15,7 +15,7 @@ from dashws_async.backends import hypercorn as hypercorn_internals
 from dashws_async.testing import open_browser
 from ports import free_port
 from raw_socket import RawSocket
-from serving import Server, allow_open_files
+from serving import Server, allow_open_files, server_class
 from sockets import Sockets, persistent_request
 from until import eventually, until
 
@@ -135,9 +135,7 @@ def serve(anyio_backend, tmp_path, monkeypatch):
     servers = []
 
     def serve(*parts, knobs="", **options):
-        package, server = (
-            ("quart_trio", "QuartTrio") if anyio_backend == "trio" else ("quart", "Quart")
-        )
+        package, server = server_class(anyio_backend)
         head = APP.format(package=package, server=server, knobs=knobs)
         text = "\n".join(textwrap.dedent(part) for part in [head, *parts])
         by = "python" if "__main__" in text else "hypercorn"

@@ -102,8 +102,6 @@ class CallbackTask:
 
         Whatever the callback raises is an answer; only ``KeyboardInterrupt`` goes on.
         """
-        if self._line.ended:
-            return
         try:
             self._coro = self._outcome()
             answer = await self._run.run(self._coro)

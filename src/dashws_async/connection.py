@@ -175,11 +175,8 @@ class Connection:
 
     def close(self, code: int, reason: str, by: object, closed: Reply) -> None:
         """What ``ws.close()`` does: end the connection, sparing the callback that asked for it."""
-        if self._transport_closed:
-            closed.set({})
-        else:
-            self._close_waiters.append(closed)
-            self.end(Close(code, reason, "callback"), spare=by)
+        self._close_waiters.append(closed)
+        self.end(Close(code, reason, "callback"), spare=by)
 
     def start_soon(self, function: Callable[[], Coroutine[Any, Any, None]], name: str) -> None:
         """Start a task that lives as long as it likes, and the connection with it."""

@@ -28,9 +28,8 @@ def tcp_connection(scope: Any, send: Any) -> TcpConnection | None:
         scope: the ASGI scope.
         send: the ASGI ``send`` that came with it.
     """
-    if (
-        scope.get("http_version", "1.1") != "1.1"
-    ):  # HTTP/2 has other requests on the same connection
+    # HTTP/2 has other requests on the same connection.
+    if scope.get("http_version", "1.1") != "1.1":
         return None
     found = send
     for name in _PATH:

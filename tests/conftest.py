@@ -10,6 +10,16 @@ def pytest_configure(config):
     config.addinivalue_line("markers", "virtual_time: runs on a clock that jumps (virtual_time.py)")
 
 
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport():
+    """Make what a test printed fit for pytest-xdist, which sends it on as UTF-8."""
+    report = yield
+    report.sections = [
+        (title, text.encode(errors="replace").decode()) for title, text in report.sections
+    ]
+    return report
+
+
 @pytest.fixture(params=["asyncio", "trio"])
 def anyio_backend(request):
     """Tests marked ``anyio`` run once on each loop."""
@@ -26,3 +36,11 @@ def own_pages():
     yield
     dash.page_registry.clear()
     dash.page_registry.update(registry)
+
+
+@pytest.fixture
+def hooks():
+    """Dash's hooks, emptied of the WebSocket ones afterwards."""
+    yield dash.hooks
+    dash.hooks._ns["websocket_connect"].clear()
+    dash.hooks._ns["websocket_message"].clear()

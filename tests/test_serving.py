@@ -106,6 +106,7 @@ async def test_one_thread_serves_pages_sockets_and_callbacks(serve, end):
         assert threads_of(server.pid) == 1
 
 
+@pytest.mark.alone
 async def test_a_thousand_live_dashboards_in_one_thread(serve, anyio_backend):
     connections = 1000
     allow_open_files(4 * connections)
@@ -137,6 +138,7 @@ async def test_a_thousand_live_dashboards_in_one_thread(serve, anyio_backend):
     assert set(seen) == {1}
 
 
+@pytest.mark.alone
 async def test_an_update_every_millisecond_arrives_at_once(serve, anyio_backend):
     server = serve(
         """

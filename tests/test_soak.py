@@ -64,8 +64,21 @@ async def test_connections_that_end_at_any_moment_leave_nothing(anyio_backend):
     assert left_over() == []
 
 
-async def test_rubbish_from_a_client_harms_nothing(anyio_backend):
+@pytest.mark.virtual_time
+async def test_what_looks_after_the_connections_holds_none_that_has_ended(anyio_backend_name):
     runtime = WebSocketRuntime()
+    app = make_app(anyio_backend_name, "go", "out", runtime=runtime)
+    async with open_browser(app):  # its lifespan is everybody's
+        async with open_browser(app) as browser:
+            page = await browser.open_page()
+            await anyio.sleep(60)
+        assert runtime.statistics().connections == 0
+        del browser, page
+        assert left_over() == []
+
+
+async def test_rubbish_from_a_client_harms_nothing(anyio_backend):
+    runtime = WebSocketRuntime(max_bad_messages=1000, max_messages_per_second=10_000)
     app = make_app(anyio_backend, "go", "out", runtime=runtime)
     chance = random.Random(2)
 

@@ -13,7 +13,7 @@ async def test_hours_pass_in_a_moment():
     for _ in range(10 * 60):
         await anyio.sleep(60)
     assert anyio.current_time() == 10 * 60 * 60
-    assert time.monotonic() - began < 1
+    assert time.monotonic() - began < 10
 
 
 async def test_timers_keep_their_order_and_their_instants():

@@ -8,6 +8,7 @@ from quart import Quart
 from quart_trio import QuartTrio
 
 from dashws_async import WebSocketRuntime
+from ports import free_port
 
 
 def _app(server: type[Quart]) -> Dash:
@@ -42,7 +43,7 @@ def _app(server: type[Quart]) -> Dash:
 def test_dash_duo_starts_drives_and_stops_an_app(
     dash_duo: DashComposite, server: type[Quart]
 ) -> None:
-    dash_duo.start_server(_app(server))
+    dash_duo.start_server(_app(server), port=free_port())
     dash_duo.wait_for_contains_text("#ticks", "Tick", timeout=10)
     dash_duo.find_element("#go").click()
     dash_duo.wait_for_text_to_equal("#out", "Working...", timeout=10)

@@ -13,7 +13,7 @@ from typing import Any, Protocol, TypeVar
 
 import anyio
 from anyio.lowlevel import EventLoopToken, current_token
-from dash import no_update
+from dash import Patch, no_update
 
 from . import messages
 from .dash_bridge import WebsocketDisconnected, stringify_id, to_json
@@ -91,6 +91,12 @@ class Line(Protocol):
     def forget(self, request_id: str) -> None:
         """Nobody waits for this request's answer any more."""
 
+    def drain(self, drained: Reply) -> None:
+        """Set ``drained`` once all that was sent so far is with the transport, or at the end."""
+
+    def forget_drain(self, drained: Reply) -> None:
+        """Nobody waits for this any more."""
+
     def close(self, code: int, reason: str, by: object, closed: Reply) -> None:
         """End the connection; ``closed`` is set once the close frame is out."""
 
@@ -122,7 +128,8 @@ class WebSocketHandle:
 
         The value is encoded now, so changing it afterwards does no harm. May be
         called from a worker thread. Does nothing once `is_shutdown`, or for
-        ``no_update``.
+        ``no_update``. A client that does not keep up may get a newer value of the
+        property in place of this one, unless it is a ``Patch``; see `drain`.
 
         Args:
             component_id: plain or dict id.
@@ -134,9 +141,9 @@ class WebSocketHandle:
         """
         if self._line.ended or isinstance(value, _NoUpdate):
             return
-        tab = self._line.literal
-        text = messages.set_props(tab, stringify_id(component_id), prop_name, to_json(value))
-        message = Outgoing(tab, text, is_update=True)
+        tab, name = self._line.literal, stringify_id(component_id)
+        text = messages.set_props(tab, name, prop_name, to_json(value))
+        message = Outgoing(tab, text, (name, prop_name), isinstance(value, Patch))
         try:
             self._on_loop(lambda: self._line.post(message))
         except RuntimeError:
@@ -146,8 +153,26 @@ class WebSocketHandle:
     async def set_prop(
         self, component_id: str | dict[str, Any], prop_name: str, value: Any
     ) -> None:
-        """`set_prop_sync` for those who await it; it does not wait for the client."""
+        """`set_prop_sync` for those who await it; `drain` is what waits for the client."""
         self.set_prop_sync(component_id, prop_name, value)
+
+    async def drain(self) -> None:
+        """Wait until all that was sent so far has been handed to the network.
+
+        For a producer that goes at its client's pace. A client that falls behind gets
+        only the newest value of each property; where the producer drains before it sends
+        the next value, every one arrives, and none pile up.
+
+        It waits for the whole connection, other callbacks' updates included, and no
+        longer than the connection lasts: it returns when the end comes, and at once
+        after it. `is_shutdown` tells. May be awaited in a worker thread's own loop.
+        """
+        line, drained = self._line, Reply()
+        self._on_loop(lambda: line.drain(drained))
+        try:
+            await drained.wait()
+        finally:
+            self._on_loop(lambda: line.forget_drain(drained))
 
     async def get_prop(
         self,
@@ -174,6 +199,7 @@ class WebSocketHandle:
         Raises:
             TimeoutError: the page did not answer in time.
             WebsocketDisconnected: the connection has ended, or ended meanwhile.
+            RuntimeError: ``max_reads`` answers are awaited from this browser already.
         """
         if self._line.ended:
             raise WebsocketDisconnected
@@ -212,9 +238,14 @@ class WebSocketHandle:
             await closed.wait()
 
     def _on_loop(self, call: Callable[[], T]) -> T:
-        if threading.get_ident() == self._line.thread_id:
-            return call()
-        return run_on(self._line.token, call, _HANDOVER_TIMEOUT)
+        return on_loop_of(self._line, call)
+
+
+def on_loop_of(line: Line, call: Callable[[], T]) -> T:
+    """Make a call on the loop of a page's connection, from any thread."""
+    if threading.get_ident() == line.thread_id:
+        return call()
+    return run_on(line.token, call, _HANDOVER_TIMEOUT)
 
 
 def check_close(code: int, reason: str) -> None:
@@ -222,7 +253,10 @@ def check_close(code: int, reason: str) -> None:
 
     Raises:
         ValueError: saying what is allowed.
+        TypeError: the code is not a whole number, or the reason no string.
     """
+    if not isinstance(code, int) or not isinstance(reason, str):
+        raise TypeError(f"close(code={code!r}, reason={reason!r}): must be an int and a str")
     if code not in range(3000, 5000) and code not in {*range(1000, 1004), *range(1007, 1015)}:
         raise ValueError(
             f"close(code={code!r}): an endpoint may send 1000 to 1003, 1007 to 1014 "

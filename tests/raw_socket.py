@@ -4,6 +4,7 @@ import base64
 import os
 import socket
 import struct
+import time
 from urllib.parse import urlsplit
 
 TIMEOUT = 30
@@ -47,6 +48,12 @@ class RawSocket:
         """Send a text message."""
         self._send_frame(0x1, text.encode())
 
+    def drip(self, text, pause):
+        """Send a text message one byte at a time, with seconds in between."""
+        for byte in self._frame(0x1, text.encode()):
+            self._socket.sendall(bytes([byte]))
+            time.sleep(pause)
+
     def receive(self):
         """The next text message, or the code of the close frame."""
         first, length = self._take(2)
@@ -77,11 +84,14 @@ class RawSocket:
         self._socket.close()
 
     def _send_frame(self, opcode, payload):
+        self._socket.sendall(self._frame(opcode, payload))
+
+    def _frame(self, opcode, payload):
         size = len(payload)
         assert size < 65536, "long enough for a test"
         length = bytes([0x80 | size]) if size < 126 else b"\xfe" + struct.pack("!H", size)
         # The mask must be there (RFC 6455, section 5.3); all zeros leave the payload as it is.
-        self._socket.sendall(bytes([0x80 | opcode]) + length + bytes(4) + payload)
+        return bytes([0x80 | opcode]) + length + bytes(4) + payload
 
     def _take(self, count):
         while len(self._received) < count:

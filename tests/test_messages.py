@@ -21,36 +21,127 @@ json_values = st.recursive(
 )
 # Lone surrogates have no UTF-8 and so cannot come over a WebSocket.
 texts = st.text(st.characters(exclude_categories=["Cs"]))
+names = st.text(st.characters(exclude_categories=["Cs"]), max_size=messages.MAX_NAME)
+extras = st.dictionaries(texts.filter(lambda name: name not in PAYLOAD), json_values, max_size=4)
+
+PAYLOAD = {
+    "output": '..out.children...{"n":["ALL"]}.value..',
+    "outputs": [{"id": "out", "property": "children"}, [{"id": {"n": 1}, "property": "value"}]],
+    "inputs": [
+        {"id": "in", "property": "value", "value": None},
+        [{"id": {"n": 1, "type": "x"}, "property": "value", "value": 1, "and": "more"}],
+        [],
+    ],
+    "state": [{"id": {"n": {"wild": "MATCH"}}, "property": "value"}],  # allow_optional, not there
+    "changedPropIds": ["in.value", '{"n":1,"type":"x"}.value'],
+}
+"""A request as pages make it, with all that may be in one."""
 
 
-@given(texts, texts, st.dictionaries(st.text(), json_values, max_size=5))
-def test_a_callback_request_arrives_as_it_was_sent(renderer_id, request_id, payload):
-    sent = {
+def decode(text, max_bytes=10_000):
+    return messages.decode(text, max_bytes)
+
+
+def request(payload, **fields):
+    return {
         "type": "callback_request",
-        "rendererId": renderer_id,
-        "requestId": request_id,
+        "rendererId": "a",
+        "requestId": "a-1",
         "payload": payload,
-        "unknown": 1,
+        **fields,
     }
-    message = messages.decode(json.dumps(sent))
+
+
+@given(names, names, extras)
+def test_a_callback_request_arrives_as_it_was_sent(renderer_id, request_id, extra):
+    payload = PAYLOAD | extra
+    sent = request(payload, rendererId=renderer_id, requestId=request_id, unknown=1)
+    message = decode(json.dumps(sent), 10**6)
     assert message == CallbackRequest(renderer_id, request_id, json.loads(json.dumps(payload)))
 
 
 def test_the_other_client_messages():
     text = '{"type":"get_props_response","rendererId":"a","requestId":"read-1","payload":{"v":1}}'
-    assert messages.decode(text) == GetPropsResponse("a", "read-1", {"v": 1})
-    assert messages.decode('{"type":"heartbeat"}') == Heartbeat()
+    assert decode(text) == GetPropsResponse("a", "read-1", {"v": 1})
+    assert decode('{"type":"heartbeat"}') == Heartbeat()
 
 
 @given(st.text() | json_values.map(json.dumps) | st.binary())
 def test_whatever_comes_is_a_message_or_a_bad_message(text):
     with suppress(BadMessage):
-        assert isinstance(messages.decode(text), messages.ClientMessage)
+        assert isinstance(decode(text), messages.ClientMessage)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "where"),
+    [
+        ("output", None, "$.output"),
+        ("output", {"a": 1}, "$.output"),
+        ("outputs", "out.children", "$.outputs"),
+        ("outputs", [[["deeper"]]], "$.outputs[0][0]"),
+        ("outputs", {"id": "out"}, "`property` - at `$.outputs"),
+        ("inputs", None, "$.inputs"),
+        ("inputs", {"id": "in", "property": "value"}, "$.inputs"),
+        ("inputs", [None], "$.inputs[0]"),
+        ("inputs", [{"id": ["x"], "property": "value"}], "$.inputs[0].id"),
+        ("inputs", [{"id": "in", "property": {}}], "$.inputs[0].property"),
+        ("inputs", [[{"id": "in", "property": "value"}] * 10_001], "length <= 10000"),
+        ("state", None, "$.state"),
+        ("state", 7, "$.state"),
+        ("changedPropIds", [{}], "$.changedPropIds[0]"),
+        ("changedPropIds", "in.value", "$.changedPropIds"),
+        ("changedPropIds", ["in.value"] * 10_001, "length <= 10000"),
+        ("changedPropIds", ['{"n":[[[1]]]}.value'], "payload"),  # a pattern-matching id
+        ("changedPropIds", ['{"n":}.value'], "payload"),
+        ("changedPropIds", ["{"], "payload"),
+    ],
+)
+def test_a_payload_of_another_shape_is_a_bad_message_that_says_where(name, value, where):
+    with pytest.raises(BadMessage) as caught:
+        decode(json.dumps(request(PAYLOAD | {name: value})), 10**7)
+    assert where in str(caught.value)
+    assert caught.value.request_id == "a-1"
+
+
+def test_what_is_nested_deeper_than_dash_can_encode_is_a_bad_message():
+    def nested(levels):
+        return json.dumps(request(PAYLOAD | {"x": [], "y": "[" * levels})).replace(
+            '"x": []', '"x": ' + "[" * levels + "]" * levels
+        )
+
+    depth = messages.MAX_NESTING - 1  # the payload is an object itself
+    decode(nested(depth))
+    for levels in (depth + 1, 800):
+        with pytest.raises(BadMessage, match="250 arrays and objects in each other") as caught:
+            decode(nested(levels))
+        assert caught.value.request_id == "a-1"
+
+
+def test_a_message_is_measured_in_bytes_and_one_too_long_is_not_decoded():
+    message = json.dumps(request(PAYLOAD | {"x": "ä"}), ensure_ascii=False)
+    size = len(message.encode())
+    assert size > len(message)
+    decode(message, size)
+    with pytest.raises(BadMessage, match=f"{size} bytes, at most {size - 1}") as caught:
+        decode(message, size - 1)
+    assert caught.value.request_id == "a-1"
+
+
+def test_what_a_bad_message_quotes_is_one_line_and_short():
+    with pytest.raises(BadMessage) as caught:
+        decode(json.dumps({"type": "line\nbreak\x1b[0m" + "x" * 5000}))
+    assert "line?break?[0m" in str(caught.value)
+    assert len(str(caught.value)) < 300
 
 
 @pytest.mark.parametrize(
     ("text", "addressee"),
     [
+        ("", (None, None)),
+        (b"\xff\x00", (None, None)),
+        ('{"type":"heartbeat","type":"heartbeat","a":NaN}', (None, None)),
+        (json.dumps(request({}, rendererId="a" * 257)), (None, "a-1")),
+        (json.dumps(request({}, requestId="a" * 257)), ("a", None)),
         ("not json", (None, None)),
         ("[]", (None, None)),
         ('{"type":"dance","rendererId":"a"}', ("a", None)),
@@ -66,7 +157,7 @@ def test_whatever_comes_is_a_message_or_a_bad_message(text):
 )
 def test_a_bad_message_says_whom_to_answer(text, addressee):
     with pytest.raises(BadMessage) as caught:
-        messages.decode(text)
+        decode(text, 10**6)
     assert (caught.value.renderer_id, caught.value.request_id) == addressee
 
 

@@ -10,14 +10,13 @@ from __future__ import annotations
 import inspect
 import logging
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, NamedTuple, cast
+from contextlib import contextmanager, suppress
+from typing import Any, NamedTuple, cast
 
 import dash
-from dash.exceptions import PreventUpdate, WebsocketDisconnected
+from dash.exceptions import CallbackException, PreventUpdate, WebsocketDisconnected
 
-if TYPE_CHECKING:
-    from collections.abc import Sequence
+from .origins import parse_allowed_origins
 
 __all__ = [
     "PRIVATE_NAMES",
@@ -47,6 +46,7 @@ PRIVATE_NAMES = {
     "dash._get_app.app_context": "what dash.get_app() reads; keeps two apps apart",
     "dash._utils.stringify_id": "the text of dict ids, as the page writes it",
     "dash._utils.to_json": "Dash's encoder: components, figures, Patch, numpy",
+    "dash._validate.validate_output_spec": "compares a request's outputs with the callback's",
     "dash.backends._quart.QuartRequestAdapter": "what ctx reads cookies and headers from",
 }
 """Private names that are looked up by their place, and why. The attributes of an
@@ -93,10 +93,11 @@ def check_dash(version: str = dash.__version__) -> None:
 
 check_dash()
 
-from dash import hooks  # noqa: E402
+from dash import Output, hooks  # noqa: E402
 from dash._get_app import app_context  # noqa: E402
 from dash._utils import stringify_id  # noqa: E402
 from dash._utils import to_json as _to_json  # noqa: E402
+from dash._validate import validate_output_spec  # noqa: E402
 from dash.backends import get_backend  # noqa: E402
 from dash.backends._quart import QuartRequestAdapter  # noqa: E402
 
@@ -138,6 +139,12 @@ class CallbackSpec(NamedTuple):
     """What Dash made of it."""
 
     @property
+    def is_plain(self) -> bool:
+        """Whether the user's function is a plain ``def``, under `offload` or not."""
+        function = inspect.unwrap(self.function)
+        return not (inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function))
+
+    @property
     def file(self) -> str:
         """The file that the user's function is written in."""
         code = getattr(inspect.unwrap(self.function), "__code__", None)
@@ -145,7 +152,12 @@ class CallbackSpec(NamedTuple):
 
 
 class DashApp:
-    """A ``dash.Dash`` app, as far as the runtime needs to know it."""
+    """A ``dash.Dash`` app, as far as the runtime needs to know it.
+
+    Raises:
+        TypeError: ``websocket_allowed_origins`` is not a list of strings.
+        ValueError: an entry of it is not an origin.
+    """
 
     def __init__(self, app: dash.Dash) -> None:
         self.app = app
@@ -153,6 +165,8 @@ class DashApp:
         self._persistent: frozenset[str] = frozenset()
         self._persistent_of: tuple[int, int] = (0, 0)
         self._page_script: str | None = None
+        self.allowed_origins = parse_allowed_origins(self._private._websocket_allowed_origins)
+        """``Dash(websocket_allowed_origins=...)``."""
 
     @property
     def websocket_path(self) -> str:
@@ -163,11 +177,6 @@ class DashApp:
     def routes_prefix(self) -> str:
         """What the paths of the server's routes begin with."""
         return cast(str, self.app.config.routes_pathname_prefix)
-
-    @property
-    def allowed_origins(self) -> Sequence[str]:
-        """``Dash(websocket_allowed_origins=...)``."""
-        return cast("list[str]", self._private._websocket_allowed_origins)
 
     @property
     def batch_delay(self) -> float:
@@ -276,6 +285,29 @@ class DashApp:
             self._persistent_of = version
         return self._persistent
 
+    def mismatch(self, payload: dict[str, Any]) -> str | None:
+        """How a request differs from the callback that it names, or None.
+
+        Dash would find out only in the midst of the call, and not everything.
+
+        Args:
+            payload: of the shape that `messages.decode` sees to.
+        """
+        registered = self.app.callback_map[payload["output"]]
+        wanted = [each["id"] for each in registered["inputs"] + registered["state"]]
+        if not _same_shape(wanted, payload.get("inputs", []) + payload.get("state", [])):
+            return "the inputs and states are not those of the callback"
+        if registered["no_output"]:
+            return None
+        output, found = registered["output"], payload.get("outputs")
+        outputs, all_found = ([output], [found]) if isinstance(output, Output) else (output, found)
+        wanted = [each.component_id_str() for each in outputs]
+        if isinstance(all_found, list) and _same_shape(wanted, all_found):
+            with suppress(CallbackException):
+                validate_output_spec(output, found, Output)  # type: ignore[no-untyped-call]
+                return None
+        return "the outputs are not those of the callback"
+
     def bind(self, payload: dict[str, Any], websocket: object) -> Callable[[], Any]:
         """Prepare a call of the callback that a request names.
 
@@ -291,6 +323,8 @@ class DashApp:
             that gives an object whose ``frames`` yields answers.
         """
         dash_app = self._private
+        # Dash looks up each input among these, which takes the square of their number in a list.
+        payload = {**payload, "changedPropIds": dict.fromkeys(payload.get("changedPropIds", ()))}
         context = dash_app._initialize_context(payload)
         context.dash_websocket = websocket
         function = dash_app._prepare_callback(context, payload)
@@ -308,3 +342,11 @@ class DashApp:
             yield
         finally:
             app_context.reset(token)
+
+
+def _same_shape(ids: list[str], found: list[Any]) -> bool:
+    """Whether there is a list for each id that stands for several components, and no other."""
+    return len(ids) == len(found) and all(
+        isinstance(each, list if '["ALL' in component_id else dict)  # ALL and ALLSMALLER
+        for component_id, each in zip(ids, found, strict=True)
+    )

@@ -5,21 +5,37 @@ event loops, Dash's Python side, or how messages are packed into frames
 (``outbox`` does that). The browser code is Dash's own and fixed; its words
 (``rendererId``) stay on the wire, inside we say *tab*.
 
-Decoding is typed (msgspec). Encoding splices: values arrive here as JSON text
-that was made exactly once, and are pasted into their envelope.
+Decoding is typed (msgspec), and refuses whatever Dash's Python side would
+stumble over. Encoding splices: values arrive here as JSON text that was made
+exactly once, and are pasted into their envelope.
 """
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, TypeVar
+import json
+from typing import Annotated, Any, ClassVar, TypeVar
 
 import msgspec
+from msgspec import Meta
 
 T = TypeVar("T")
 
+MAX_NESTING = 250
+"""Arrays and objects in each other, in one payload: Dash itself encodes no more (orjson's 254)."""
+MAX_PROPERTIES = 10_000
+"""Components that a pattern-matching input may stand for, and changed properties in a request."""
+MAX_REASON = 200
+"""Characters of what a message may quote of a client's text."""
+
+MAX_NAME = 256
+"""Characters of what a client calls its tabs and requests; Dash's browser code takes some 40."""
+
+Name = Annotated[str, Meta(max_length=MAX_NAME)]
+"""A ``rendererId`` or ``requestId``."""
+
 
 class BadMessage(Exception):
-    """A client's message that cannot be understood.
+    """A client's message that is refused; the text is for the page.
 
     Attributes:
         renderer_id: the tab it names, if it names one.
@@ -39,19 +55,19 @@ class _ClientMessage(msgspec.Struct, frozen=True, tag_field="type", rename="came
 class CallbackRequest(_ClientMessage, frozen=True, tag="callback_request"):
     """The page asks for a callback to run."""
 
-    renderer_id: str
+    renderer_id: Name
     """The tab: a fresh UUID per page load."""
-    request_id: str
+    request_id: Name
     """``<rendererId>-<n>``; the answer repeats it."""
     payload: dict[str, Any]
-    """What HTTP callbacks post: ``output``, ``outputs``, ``inputs``, ``state``, ..."""
+    """What HTTP callbacks post: `_Payload`, and whatever the page adds."""
 
 
 class GetPropsResponse(_ClientMessage, frozen=True, tag="get_props_response"):
     """The page answers a ``get_props_request``."""
 
-    renderer_id: str
-    request_id: str
+    renderer_id: Name
+    request_id: Name
     """The id that the server gave the request."""
     payload: dict[str, Any] | None = None
     """``{prop: value}``; ``{}`` where the component is not in the layout."""
@@ -64,19 +80,19 @@ class Heartbeat(_ClientMessage, frozen=True, tag="heartbeat"):
 class TabWatched(_ClientMessage, frozen=True, tag="tab_watched"):
     """Our worker script: it will tell when this tab has gone. (Dash's own does not.)"""
 
-    renderer_id: str
+    renderer_id: Name
 
 
 class TabGone(_ClientMessage, frozen=True, tag="tab_gone"):
     """Our worker script: this tab was closed, reloaded, left, or has crashed."""
 
-    renderer_id: str
+    renderer_id: Name
 
 
 class TabVisible(_ClientMessage, frozen=True, tag="tab_visible"):
     """Our worker script: somebody looks at this tab again, which counts as activity."""
 
-    renderer_id: str
+    renderer_id: Name
 
 
 ClientMessage = CallbackRequest | GetPropsResponse | Heartbeat | TabWatched | TabGone | TabVisible
@@ -97,44 +113,137 @@ class _Addressee(msgspec.Struct, rename="camel"):
 _Addressee._decoder = msgspec.json.Decoder(_Addressee)
 
 
-def decode(text: str | bytes) -> ClientMessage:
+class _Property(msgspec.Struct):
+    """A component's property, with its value where it is an input or a state."""
+
+    id: str | dict[str, Any]
+    property: str
+
+
+_Properties = Annotated[list[_Property], Meta(max_length=MAX_PROPERTIES)]
+"""What a pattern-matching input, state or output stands for."""
+
+
+class _Payload(msgspec.Struct, rename="camel"):
+    """What Dash's Python side reads of a callback request, and trusts to be of this shape."""
+
+    output: str
+    """Which callback."""
+    outputs: _Property | list[_Property | _Properties] | None = None
+    inputs: list[_Property | _Properties] = []
+    state: list[_Property | _Properties] = []
+    changed_prop_ids: Annotated[list[str], Meta(max_length=MAX_PROPERTIES)] = []
+    """``id.property`` of each input that has changed."""
+
+
+_pattern_id_decoder = msgspec.json.Decoder(dict[str, str | bool | float])
+
+
+def decode(message: str | bytes, max_bytes: int) -> ClientMessage:
     """Decode one client message.
 
     Args:
-        text: one WebSocket frame's payload.
+        message: one WebSocket message, as text or as its UTF-8.
+        max_bytes: longer ones are not decoded.
 
     Raises:
-        BadMessage: not JSON, not an object, an unknown type, or a wrong shape.
+        BadMessage: not JSON, not an object, an unknown type, a wrong shape, too long, or
+            nested too deeply.
     """
-    return _decode(_decoder, text)
+    data = _utf8(message)
+    if len(data) > max_bytes:
+        raise _bad(f"{len(data)} bytes, at most {max_bytes} are allowed", *_addressee(data))
+    data = _mended(data)
+    decoded = _decode(_decoder, data)
+    if isinstance(decoded, CallbackRequest | GetPropsResponse):
+        # No message is deeper than it has brackets.
+        if data.count(b"[") + data.count(b"{") > MAX_NESTING and _is_deep(decoded.payload):
+            text = f"more than {MAX_NESTING} arrays and objects in each other"
+            raise _bad(text, decoded.renderer_id, decoded.request_id)
+        if isinstance(decoded, CallbackRequest):
+            _check_payload(decoded)
+    return decoded
 
 
-def as_object(text: str | bytes) -> dict[str, Any]:
+def as_object(message: str | bytes) -> dict[str, Any]:
     """A client message as the JSON object it is, every field of it.
 
     Raises:
         BadMessage: a field that `decode` passed over is not JSON.
     """
-    return _decode(_object_decoder, text)
+    return _decode(_object_decoder, _mended(_utf8(message)))
 
 
-def _decode(decoder: msgspec.json.Decoder[T], text: str | bytes) -> T:
+def _utf8(message: str | bytes) -> bytes:
     try:
-        return decoder.decode(text)
+        return message.encode() if isinstance(message, str) else message
+    except UnicodeEncodeError as error:
+        raise _bad(str(error), None, None) from None
+
+
+def _mended(data: bytes) -> bytes:
+    """Without halves of surrogate pairs, say of a text that was cut in an emoji.
+
+    Browsers write these, and only these, as escapes; msgspec takes none.
+    """
+    if rb"\ud" not in data:
+        return data
+    try:
+        return json.dumps(json.loads(data), ensure_ascii=False).encode(errors="replace")
+    except (ValueError, RecursionError):
+        return data
+
+
+def _decode(decoder: msgspec.json.Decoder[T], data: bytes) -> T:
+    try:
+        return decoder.decode(data)
     except (msgspec.MsgspecError, UnicodeError, RecursionError) as error:
-        raise BadMessage(str(error), *_addressee(text)) from None
+        raise _bad(str(error), *_addressee(data)) from None
 
 
-def _addressee(text: str | bytes) -> tuple[str | None, str | None]:
+def _check_payload(request: CallbackRequest) -> None:
     try:
-        found = _Addressee._decoder.decode(text)
+        payload = msgspec.convert(request.payload, _Payload)
+        for prop_id in payload.changed_prop_ids:
+            if prop_id.startswith("{"):  # of a pattern-matching id, which ctx decodes
+                _pattern_id_decoder.decode(prop_id.rpartition(".")[0])
+    except (msgspec.MsgspecError, UnicodeError, RecursionError) as error:
+        raise _bad(f"payload: {error}", request.renderer_id, request.request_id) from None
+
+
+def _is_deep(value: object) -> bool:
+    level: list[Any] = [value]
+    for _ in range(MAX_NESTING):
+        level = [
+            inner
+            for outer in level
+            for inner in (outer.values() if isinstance(outer, dict) else outer)
+            if isinstance(inner, dict | list)
+        ]
+        if not level:
+            return False
+    return True
+
+
+def _bad(reason: str, renderer_id: str | None, request_id: str | None) -> BadMessage:
+    return BadMessage(f"Bad message: {in_short(reason)}", renderer_id, request_id)
+
+
+def in_short(text: str) -> str:
+    """What a client wrote, fit for a log and an answer: one line, not too long."""
+    return "".join(each if each.isprintable() else "?" for each in text[:MAX_REASON])
+
+
+def _addressee(data: bytes) -> tuple[str | None, str | None]:
+    try:
+        found = _Addressee._decoder.decode(data)
+        return _name(found.renderer_id), _name(found.request_id)
     except (msgspec.MsgspecError, UnicodeError, RecursionError):
         return None, None
-    renderer_id, request_id = found.renderer_id, found.request_id
-    return (
-        renderer_id if isinstance(renderer_id, str) else None,
-        request_id if isinstance(request_id, str) else None,
-    )
+
+
+def _name(value: object) -> str | None:
+    return value if isinstance(value, str) and len(value) <= MAX_NAME else None
 
 
 def quote(text: str) -> str:

@@ -10,16 +10,45 @@ import quart
 from dash import Dash, Input, Output, ctx, dcc, html, set_props
 
 from apps import make_app, make_server
-from dashws_async import WebSocketRuntime
+from dashws_async import WebSocketRuntime, offload
 from dashws_async.testing import open_browser
+from until import eventually
 
 pytestmark = pytest.mark.anyio
 
 from_middleware = ContextVar("from_middleware", default="not set")
 
 
-async def test_ctx_is_as_it_is_over_http(anyio_backend):
-    app = make_app(anyio_backend, "go", "out", websocket_callbacks=False)
+WAYS = [
+    ("async", "async def"),
+    ("async", "def"),
+    ("async", "offload"),
+    ("hybrid", "def"),
+    ("threads", "async def"),
+    ("threads", "def"),
+]
+
+
+@pytest.fixture(params=WAYS, ids=": ".join)
+def way(request):
+    """Where a callback runs: the runtime's mode, and the kind of function."""
+    return request.param
+
+
+def as_kind(kind, function):
+    """A plain function as a callback of a kind."""
+
+    async def async_function(*arguments):
+        await anyio.sleep(0)
+        return function(*arguments)
+
+    return {"def": function, "offload": offload(function), "async def": async_function}[kind]
+
+
+async def test_ctx_is_as_it_is_over_http(anyio_backend, way):
+    mode, kind = way
+    runtime = WebSocketRuntime(mode=mode)
+    app = make_app(anyio_backend, "go", "out", runtime=runtime, websocket_callbacks=False)
     seen = {}
 
     def look(transport):
@@ -35,9 +64,12 @@ async def test_ctx_is_as_it_is_over_http(anyio_backend):
 
     inputs = [Input("go", "n_clicks")]
 
-    @app.callback(Output("go", "title"), *inputs, websocket=True, prevent_initial_call=True)
-    async def websocket(_):
+    def look_by_websocket(_):
         return look("websocket")
+
+    app.callback(Output("go", "title"), *inputs, websocket=True, prevent_initial_call=True)(
+        as_kind(kind, look_by_websocket)
+    )
 
     @app.callback(Output("out", "title"), *inputs, prevent_initial_call=True)
     async def http(_):
@@ -51,39 +83,91 @@ async def test_ctx_is_as_it_is_over_http(anyio_backend):
         await page.wait_for("out", "title", "/_dash-update-component")
     assert seen["websocket"]["cookies"] == {"session": "42"}
     assert seen["websocket"]["agent"] == "test/1"
-    assert seen["websocket"]["origin"]
+    assert seen["websocket"]["origin"] == "http://dash.test"
     for name in ["inputs", "triggered", "cookies", "agent", "remote"]:
         assert seen["websocket"][name] == seen["http"][name], name
 
 
-async def test_the_framework_and_middleware_are_visible(anyio_backend):
+async def test_ctx_args_are_those_of_the_handshake(anyio_backend):
     app = make_app(anyio_backend, "go", "out")
+
+    @app.callback(Output("out", "children"), Input("go", "n_clicks"))
+    async def look(_):
+        return dict(ctx.args)
+
+    answer = await first_call(app, "out.children", "go.n_clicks", 1, query="?tenant=7")
+    assert answer["data"]["response"] == {"out": {"children": {"tenant": "7"}}}
+
+
+@pytest.mark.parametrize("around", ["the server", "everything"])
+async def test_the_framework_and_middleware_are_visible(anyio_backend, way, around):
+    mode, kind = way
+    app = make_app(anyio_backend, "go", "out", runtime=WebSocketRuntime(mode=mode))
     app.server.secret_key = "secret"
-    inner = app.server.asgi_app
+    inner = app.server.asgi_app if around == "the server" else app.server
 
     async def middleware(scope, receive, send):
         from_middleware.set(scope["type"])
         await inner(scope, receive, send)
 
-    app.server.asgi_app = middleware
+    if around == "the server":
+        app.server.asgi_app = middleware
 
-    @app.callback(Output("out", "children"), Input("go", "n_clicks"), prevent_initial_call=True)
-    async def look(_):
-        await anyio.sleep(0)
+    @app.server.before_websocket
+    def mark():
+        quart.g.mark = "before"
+
+    def look(_):
         return [
             from_middleware.get(),
             quart.websocket.path,
             quart.current_app.name,
+            quart.g.mark,
             dict(quart.session),
             dash.get_app() is app,
         ]
 
-    async with open_browser(app) as browser:
+    app.callback(Output("out", "children"), Input("go", "n_clicks"), prevent_initial_call=True)(
+        as_kind(kind, look)
+    )
+    outermost = app if around == "the server" else middleware
+    async with open_browser(outermost) as browser:
         page = await browser.open_page()
         await page.click("go")
-        await page.wait_for(
-            "out", "children", ["websocket", "/_dash-ws-callback", "tests", {}, True]
-        )
+        expected = ["websocket", "/_dash-ws-callback", "tests", "before", {}, True]
+        await page.wait_for("out", "children", expected)
+
+
+async def test_the_session_of_the_handshake_can_be_read_but_not_written(anyio_backend, way, caplog):
+    mode, kind = way
+    runtime = WebSocketRuntime(mode=mode)
+    app = make_app(anyio_backend, "go", "out", runtime=runtime)
+    app.server.secret_key = "secret"
+
+    @app.server.before_request
+    def sign_in():
+        quart.session.setdefault("user", "ann")
+
+    def rename(clicks):
+        before = quart.session["user"]
+        if clicks == 2:
+            quart.session["user"] = "bob"
+        return [clicks, before]
+
+    app.callback(Output("out", "children"), Input("go", "n_clicks"), prevent_initial_call=True)(
+        as_kind(kind, rename)
+    )
+    async with open_browser(app) as browser:
+        page = await browser.open_page()
+        for clicks in [1, 2]:
+            await page.click("go")
+            await page.wait_for("out", "children", [clicks, "ann"])
+        # There is no response that could carry the cookie; Quart says so when it ends.
+        await browser.drop()
+        await eventually(lambda: "cannot be set" in caplog.text)
+        await browser.reconnect()
+        await page.click("go")
+        await page.wait_for("out", "children", [3, "ann"])
 
 
 async def test_what_a_callback_sets_in_its_context_stays_there(anyio_backend):
@@ -175,7 +259,7 @@ async def test_a_websocket_before_any_http_request_finds_the_pages(anyio_backend
         await page.wait_for("_pages_content", "children", lambda shown: "page two" in str(shown))
 
 
-async def first_call(app, output, *inputs):
+async def first_call(app, output, *inputs, query=""):
     """The answer to a callback request on a socket that nothing has preceded."""
     listed = [
         {"id": name.rpartition(".")[0], "property": name.rpartition(".")[2], "value": value}
@@ -198,7 +282,7 @@ async def first_call(app, output, *inputs):
     }
     client = app.server.test_client()
     headers = {"Origin": "http://localhost"}
-    async with client.websocket("/_dash-ws-callback", headers=headers) as socket:
+    async with client.websocket("/_dash-ws-callback" + query, headers=headers) as socket:
         await socket.send(json.dumps(request))
         with anyio.fail_after(5):
             answer = json.loads(await socket.receive())

@@ -7,23 +7,46 @@
 
 const PING_INTERVAL = 3_000; // milliseconds
 const PINGS_MISSED = 5; // then a page is taken for gone: it crashed, froze, or shows a dialog
+const STAY_AWAY = 4001; // the close code at which Dash's worker does
+const NO_VERDICT = [1001, 1005, 1006, 1011, 1012, 1013, 1014, 4000]; // codes that say: come back
+const AWAY = 2_000; // milliseconds; what pages do when they are connected, they do at once
 
 const tabs = new Map(); // rendererId: the tab, as long as it is here
 const unreported = new Set(); // rendererIds that went while no socket was open
 let socket = null;
+let awayUntil = 0; // when an app that did not want us is asked again
+let unwanted; // how it closed
 let pinging = null;
 
 self.WebSocket = class extends WebSocket {
   constructor(...details) {
     // Dash's worker does not stop its retry timer when a new tab makes it connect at once.
     if (socket?.readyState <= WebSocket.OPEN) return socket;
+    if (Date.now() < awayUntil) {
+      queueMicrotask(() => socket.dispatchEvent(new CloseEvent("close", unwanted)));
+      return socket;
+    }
     super(...details);
     socket = this;
+    this.addEventListener("message", () => (this.heard = true), { once: true });
+    this.addEventListener("close", stayAwayIfUnwanted);
     // Later, to come after Dash's listener: that one sends what has waited, which may be
     // requests of a tab that has gone since.
     queueMicrotask(() => this.addEventListener("open", reportAll));
   }
 };
+
+// The app closed a socket before a word was said: it does not want us. Dash's worker would come
+// back after most codes, and after any at once for the callbacks that pages start again when
+// they are connected; it would be let in and closed again, many times a second, without end.
+function stayAwayIfUnwanted(event) {
+  const { code, reason } = event;
+  if (this.heard || NO_VERDICT.includes(code) || !event.isTrusted) return;
+  event.stopImmediatePropagation();
+  awayUntil = Date.now() + AWAY;
+  unwanted = { code: STAY_AWAY, reason };
+  this.dispatchEvent(new CloseEvent("close", unwanted));
+}
 
 function report(type, rendererId) {
   const open = socket?.readyState === WebSocket.OPEN;
@@ -40,6 +63,7 @@ function reportAll() {
 function arrive(tab, rendererId, lock) {
   if (tabs.has(rendererId)) depart(tabs.get(rendererId)); // it comes again, by another port
   unreported.delete(rendererId);
+  awayUntil = 0; // a new page may be wanted
   Object.assign(tab, { rendererId, lock });
   tabs.set(rendererId, tab);
   report("tab_watched", rendererId);

@@ -1,24 +1,111 @@
-"""The TCP connection under a WebSocket, where Hypercorn is the server.
+"""What lies under a WebSocket where Hypercorn is the server: its stream, its TCP connection.
 
-ASGI has no way to drop a client that reads nothing, and none to see that the
-server has begun to stop. In Hypercorn both are a few attributes away from the
-``send`` that it gives to the application. They are named here and nowhere else.
-Under another server, or where a middleware puts its own ``send`` in the place,
-nothing is found.
+ASGI has no way to refuse compression, to limit a message before it is whole, to drop a
+client that reads nothing, or to see that the server has begun to stop. In Hypercorn all
+of these are a few attributes away from the ``send`` that it gives to the application; and
+one of its faults can only be contained from inside. All its private names are here.
+Under another server, or where a middleware puts its own ``send`` in the place, nothing
+is found.
 """
 
 from __future__ import annotations
 
+import functools
+import logging
 import socket
-from collections.abc import Awaitable
+import sys
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import suppress
 from typing import Any, cast
+
+import anyio
+from hypercorn.protocol.ws_stream import FrameTooLargeError, WebsocketBuffer, WSStream
+from wsproto.events import Message
+
+logger = logging.getLogger("dashws_async")
 
 TcpConnection = Any
 """Hypercorn's ``TCPServer``, which has one connection, on asyncio or on trio."""
 
-_PATH = ("__self__", "send", "__self__", "send", "__self__")
-"""From ``WSStream.app_send`` by ``H11Protocol.stream_send`` to ``TCPServer.protocol_send``."""
+_PATH = ("send", "__self__", "send", "__self__")
+"""From a ``WSStream`` by ``H11Protocol.stream_send`` to ``TCPServer.protocol_send``."""
+
+MANY, SMALL = 1000, 100
+"""Pieces, and bytes: more of them in one message, of less on average, are no honest client's."""
+
+LAST_WORDS = 1.0
+"""Seconds that a client has to answer the close frame after a message that is too long."""
+
+_SERVERS = ("hypercorn.asyncio.tcp_server", "hypercorn.trio.tcp_server")
+
+
+def websocket_stream(send: Any) -> WSStream | None:
+    """Hypercorn's side of a WebSocket, if it is found.
+
+    Args:
+        send: the ASGI ``send`` that came with the scope, ``WSStream.app_send``.
+    """
+    stream = getattr(send, "__self__", None)
+    return stream if isinstance(stream, WSStream) else None
+
+
+def restrict(stream: WSStream | None, *, max_message_bytes: int, compression: bool) -> None:
+    """Set what a client may do on a WebSocket, before it is accepted.
+
+    Args:
+        stream: of the WebSocket, if it was found.
+        max_message_bytes: a longer message ends the WebSocket with 1009, and is not kept.
+        compression: whether permessage-deflate is used where the client offers it.
+    """
+    if stream is None:
+        return
+    refused = functools.partial(stream.task_group.spawn, _give_up, stream.app_put)
+    stream.buffer = _Message(max_message_bytes, refused)
+    if not compression:
+        stream.handshake.extensions = None  # what the client offers
+
+
+class _Message(WebsocketBuffer):
+    """The message that is coming in, as far as it has come.
+
+    Hypercorn's counts characters, not bytes, and goes on gathering when it has been too much.
+
+    Args:
+        max_bytes: that a message may have.
+        refused: called when one has more, or comes in very many very small pieces.
+    """
+
+    def __init__(self, max_bytes: int, refused: Callable[[], object]) -> None:
+        super().__init__(max_bytes)
+        self._pieces = 0
+        self._refused: Callable[[], object] | None = refused
+
+    def extend(self, event: Message[Any]) -> None:
+        if self._refused is None:
+            return  # the close frame is on its way, and all that follows is thrown away
+        data = event.data
+        plain = isinstance(data, bytes | bytearray) or data.isascii()
+        size = len(data) if plain else len(data.encode())
+        length = self.length + size
+        self._pieces += 1
+        crumbs = self._pieces > MANY and length < self._pieces * SMALL
+        if crumbs or length > self.max_length:
+            self.clear()
+            refused, self._refused = self._refused, None
+            refused()
+            raise FrameTooLargeError
+        super().extend(event)
+        self.length = length
+
+    def clear(self) -> None:
+        super().clear()
+        self._pieces = 0
+
+
+async def _give_up(tell_app: Callable[[Any], Awaitable[None]]) -> None:
+    """End a WebSocket whose client does not answer the close frame that Hypercorn has sent."""
+    await anyio.sleep(LAST_WORDS)
+    await tell_app({"type": "websocket.disconnect", "code": 1009})
 
 
 def tcp_connection(scope: Any, send: Any) -> TcpConnection | None:
@@ -31,10 +118,10 @@ def tcp_connection(scope: Any, send: Any) -> TcpConnection | None:
     # HTTP/2 has other requests on the same connection.
     if scope.get("http_version", "1.1") != "1.1":
         return None
-    found = send
+    found = websocket_stream(send)
     for name in _PATH:
         found = getattr(found, name, None)
-    return found if type(found).__module__.startswith("hypercorn.") else None
+    return found if type(found).__module__ in _SERVERS else None
 
 
 def server_stops(connection: TcpConnection) -> Awaitable[None]:
@@ -64,3 +151,36 @@ def abort(connection: TcpConnection) -> None:
         stream = getattr(connection.stream, "transport_stream", connection.stream)  # below TLS
         with suppress(OSError):  # it has ended
             stream.socket.shutdown(socket.SHUT_RDWR)
+
+
+def contain_failures() -> None:
+    """See to it that a failure on one TCP connection ends that connection, and nothing else.
+
+    Some bytes with a handshake, or right after it, make Hypercorn 0.18 raise where it reads
+    from the connection. On asyncio that is a traceback in the log. On trio all connections
+    are in one nursery, so it ends the server.
+    """
+    for name in _SERVERS:
+        server = getattr(sys.modules.get(name), "TCPServer", None)
+        if server is not None and not hasattr(server.run, "__wrapped__"):
+            server.run = _contained(server.run)
+
+
+def _contained(run: Callable[[Any], Awaitable[None]]) -> Callable[[Any], Awaitable[None]]:
+    @functools.wraps(run)
+    async def contained(connection: TcpConnection) -> None:
+        try:
+            await run(connection)
+        except* Exception as failures:
+            for failure in _leaves(failures):
+                logger.info("Hypercorn has ended a TCP connection: %r", failure)
+
+    return contained
+
+
+def _leaves(group: BaseExceptionGroup[Any]) -> Iterator[BaseException]:
+    for each in group.exceptions:
+        if isinstance(each, BaseExceptionGroup):
+            yield from _leaves(each)
+        else:
+            yield each

@@ -1,4 +1,4 @@
-"""What lives as long as a server serves: the sweeps of its runtimes, and the ear for its end.
+"""What lives as long as a server serves: sweeps, the watchdog, and the ear for its end.
 
 A server tells its application of the end (``lifespan.shutdown``) only after its
 connections are gone, for which it may wait without a limit. So the end is noticed
@@ -14,10 +14,11 @@ import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
+from contextlib import AbstractContextManager, nullcontext
 from multiprocessing.synchronize import Event as ProcessEvent
 from types import FrameType
-from typing import Any
+from typing import Any, NamedTuple
 
 import anyio
 from anyio.abc import TaskGroup
@@ -26,7 +27,16 @@ from quart import Quart
 
 from ..loops import call_soon
 from ..runtime import Runtime
-from .hypercorn import TcpConnection, abort, server_stops, tcp_connection, unsent_bytes
+from ..watchdog import Watchdog
+from .hypercorn import (
+    TcpConnection,
+    abort,
+    contain_failures,
+    server_stops,
+    tcp_connection,
+    unsent_bytes,
+    websocket_stream,
+)
 
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
@@ -40,14 +50,26 @@ LAST_BYTES = 2.0
 BLOCKED = 5.0
 """Seconds after which a worker whose loop does not take note of SIGTERM ends by SIGALRM."""
 
-TCP = "dashws_async.tcp"
-"""Where a WebSocket's ASGI scope has its `TcpConnection`."""
+CARRIER = "dashws_async.carrier"
+"""Where a WebSocket's ASGI scope has its `Carrier`."""
 
 _POLL = 0.1
 """Seconds between looks at the event of the ``hypercorn`` command, which looks as often."""
 
 _Message = dict[str, Any]
 _Send = Callable[[_Message], Awaitable[None]]
+
+
+class Carrier(NamedTuple):
+    """What carries a WebSocket, where Hypercorn is the server."""
+
+    stream: Any
+    """Hypercorn's stream."""
+    tcp: TcpConnection | None
+    """The connection under it."""
+
+    def __deepcopy__(self, memo: object) -> Carrier:
+        return self  # Hypercorn's ProxyFixMiddleware copies the scope and all that is in it
 
 
 class Lifespan:
@@ -89,6 +111,11 @@ class Lifespan:
         """Wait until the server has been told to stop, and its runtimes are drained."""
         await self._drained.wait()
 
+    def start_soon(self, function: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        """Start a task that ends by itself, or with the server; none where that does not say."""
+        if self._tasks is not None:
+            self._tasks.start_soon(function)
+
     async def __call__(self, scope: Any, receive: Any, send: _Send) -> None:
         if scope["type"] == "lifespan":
             await self._live(scope, receive, send)
@@ -120,12 +147,13 @@ class Lifespan:
             else:
                 await send(message)
 
+        contain_failures()
         for runtime in self.runtimes:
             runtime.open()
         command = _event_of_hypercorn_command()
         signals = _Signals(self.stop, self.hurry, in_worker=command is not None)
         try:
-            with signals:
+            with signals, self._watchdog():
                 async with anyio.create_task_group() as self._tasks:
                     for runtime in self.runtimes:
                         self._tasks.start_soon(runtime.sweep)
@@ -144,8 +172,19 @@ class Lifespan:
         for message in last_words:
             await send(message)
 
+    def _watchdog(self) -> AbstractContextManager[None]:
+        limits = [runtime.settings.blocked_after for runtime in self.runtimes]
+        shortest = min((limit for limit in limits if limit is not None), default=None)
+
+        def count(seconds: float) -> None:
+            for runtime in self.runtimes:
+                runtime.loop_was_blocked(seconds)
+
+        return nullcontext() if shortest is None else Watchdog(shortest, count)
+
     async def _serve_websocket(self, scope: Any, receive: Any, send: _Send) -> None:
-        connection = tcp_connection(scope, send)
+        stream, connection = websocket_stream(send), tcp_connection(scope, send)
+        scope = {**scope, CARRIER: Carrier(stream, connection)}
         if connection is None or self._tasks is None:
             await self._app(scope, receive, send)
             return
@@ -153,7 +192,7 @@ class Lifespan:
             self._watches_server = True
             self._tasks.start_soon(self._stop_with, server_stops(connection))
         try:
-            await self._app({**scope, TCP: connection}, receive, send)
+            await self._app(scope, receive, send)
         finally:
             if self._tasks is not None and unsent_bytes(connection):
                 self._tasks.start_soon(self._drop_later, connection)

@@ -24,73 +24,64 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, NamedTuple
 
 import anyio
 import hypercorn.config
-import quart.wrappers
 from anyio.lowlevel import EventLoopToken, current_token
 from quart import Quart, Response, abort, g, has_websocket_context, redirect, request, websocket
+from quart.asgi import ASGIWebsocketConnection
 from werkzeug.security import safe_join
 
 from .. import browser
-from ..connection import Disconnected
 from ..dash_bridge import DashApp, QuartDashServer, QuartRequestAdapter
 from ..loops import PerLoop, call_soon
-from ..runtime import Runtime
-from .hypercorn import TcpConnection
-from .hypercorn import abort as abort_tcp
-from .lifespan import STOP_SIGNALS, TCP, Lifespan
+from ..runtime import HandshakeRefused, Runtime
+from ..threads import Worker, current_worker
+from .asgi import AsgiTransport
+from .hypercorn import restrict
+from .lifespan import CARRIER, STOP_SIGNALS, Lifespan
 
 logger = logging.getLogger("dashws_async")
 
-POLICY_VIOLATION = 1008
 ONE_YEAR = 365 * 24 * 60 * 60  # seconds
 
-_GONE: tuple[type[Exception], ...] = (OSError,)
-if hasattr(quart.wrappers, "ClientDisconnectedError"):  # Quart 0.23
-    _GONE += (quart.wrappers.ClientDisconnectedError,)
+TRANSPORT = "dashws_async.transport"
+"""Where the ASGI scope of a WebSocket of ours has its `AsgiTransport`."""
 
 
 class UnsupportedServer(TypeError):
     """The app's server is not one that the runtime can serve WebSockets on."""
 
 
-class QuartTransport:
-    """The WebSocket of the running Quart handler, as a `connection.Transport`.
+class DirectConnection(ASGIWebsocketConnection):
+    """Quart's side of a WebSocket of ours, on either loop: no queue without a bound, no task.
 
-    Quart cancels the handler when the client leaves; since 0.23 it may also say
-    so with an exception.
+    Quart's own fills such a queue in a task, which also cancels the handler when the client
+    leaves. Here the handler hears the client itself, from the server.
     """
 
-    def __init__(self) -> None:
-        self._tcp: TcpConnection | None = websocket.scope.get(TCP)
-
-    async def receive(self) -> str | bytes:
+    async def __call__(self, receive: Any, send: Any) -> None:
+        scope: Any = self.scope
+        # Behind Hypercorn's ProxyFixMiddleware this is what the browser's requests have, but
+        # Quart's routes know a WebSocket by it.
+        scope["scheme"] = {"http": "ws", "https": "wss"}.get(scope["scheme"], scope["scheme"])
+        transport = scope[TRANSPORT] = AsgiTransport(receive, send, scope[CARRIER].tcp)
+        self.queue: Any = _Inbox(transport.receive)
+        websocket: Any = self._create_websocket_from_scope(transport.send_event)
+        websocket.buffer = self.queue  # Quart 0.23's name for it
         try:
-            message: str | bytes = await websocket.receive()
-        except _GONE as error:
-            raise Disconnected from error
-        return message
+            await self.handle_websocket(websocket, transport.send_event)
+        finally:
+            # Hypercorn waits without a limit for somebody to take what still comes.
+            if scope[CARRIER].stream is not None and not transport.left:
+                Lifespan.of(self.app).start_soon(transport.hear_out)
 
-    async def send(self, text: str) -> None:
-        try:
-            await websocket.send(text)
-        except _GONE as error:
-            raise Disconnected from error
 
-    async def close(self, code: int, reason: str) -> None:
-        try:
-            await websocket.close(code, reason)
-        except _GONE as error:
-            raise Disconnected from error
-        except RuntimeError as error:  # closed before
-            raise Disconnected from error
+class _Inbox(NamedTuple):
+    """Where ``quart.websocket`` receives from."""
 
-    def abort(self) -> None:
-        """Drop the TCP connection, where the server lets us: for a client that reads nothing."""
-        if self._tcp is not None:
-            abort_tcp(self._tcp)
+    get: Callable[[], Awaitable[str | bytes]]
 
 
 class HandshakeAdapter(QuartRequestAdapter):
@@ -192,6 +183,7 @@ class QuartBackend(QuartDashServer):  # type: ignore[misc]  # Dash is untyped he
         Lifespan.of(self.server).runtimes.append(self._runtime)
         path = self._dash_app.websocket_path
         self.server.add_websocket(path, endpoint=path, view_func=self._serve_websocket)
+        self.server.asgi_websocket_class = _direct_at(path, self.server.asgi_websocket_class)
         self._serve_browser_scripts()
 
     def _serve_browser_scripts(self) -> None:
@@ -217,20 +209,27 @@ class QuartBackend(QuartDashServer):  # type: ignore[misc]  # Dash is untyped he
         rule = f"{app.routes_prefix}{browser.FOLDER}<any(page, worker):kind>.<fingerprint>.js"
         self.server.add_url_rule(rule, endpoint=rule, view_func=serve)
 
-    async def _serve_websocket(self) -> None:
-        refusal = self._runtime.refuse_handshake(self._dash_app, websocket.headers)
-        if refusal is not None:
-            logger.info("Refused a WebSocket: %s", refusal)
-            await websocket.close(POLICY_VIOLATION, refusal)  # before accept: HTTP 403
-            return
-        if await self._set_up() is not None:
-            logger.info("Refused a WebSocket: a before_request function answered it")
-            await websocket.close(POLICY_VIOLATION)
-            return
-        await websocket.accept()
-        peer = websocket.scope.get("client")
-        client = f"{peer[0]}:{peer[1]}" if peer else ""
-        await self._runtime.serve(QuartTransport(), self._dash_app, websocket, client)
+    async def _serve_websocket(self) -> Response | None:
+        app, headers = self._dash_app, websocket.headers
+        scope: Any = websocket.scope
+        origins, hosts = headers.getlist("origin"), headers.getlist("host")
+        try:
+            with self._runtime.admit(app, origins, hosts, secure=websocket.scheme == "wss"):
+                if await self._set_up() is not None:
+                    message = "A before_request function answered it"
+                    raise HandshakeRefused("set_up", 403, message)
+                restrict(
+                    scope[CARRIER].stream,
+                    max_message_bytes=self._runtime.settings.max_message_bytes,
+                    compression=self._runtime.settings.compression,
+                )
+                await websocket.accept()
+                peer = websocket.scope.get("client")
+                client = f"{peer[0]}:{peer[1]}" if peer else ""
+                await self._runtime.serve(scope[TRANSPORT], app, websocket, client)
+        except HandshakeRefused as refused:
+            return Response(str(refused), refused.status, mimetype="text/plain")
+        return None
 
     async def _set_up(self) -> Any:
         """Run Dash's set-up functions, one caller at a time; what one returns is the answer.
@@ -250,6 +249,7 @@ class QuartBackend(QuartDashServer):  # type: ignore[misc]  # Dash is untyped he
 
         @functools.wraps(function)
         async def on_loop(*args: Any, **kwargs: Any) -> Any:
+            current_worker.set(Worker(self._runtime.workers))
             with self._dash_app.current():
                 return await _call(function, *args, **kwargs)
 
@@ -324,6 +324,16 @@ class _StopForDashTesting:
 
     def call_soon_threadsafe(self, call: Callable[[], object]) -> None:
         call_soon(self._token, call)
+
+
+def _direct_at(path: str, elsewhere: Callable[[Quart, Any], Any]) -> Any:
+    """What an app makes of a WebSocket: `DirectConnection` at a path."""
+
+    def connection(app: Quart, scope: Any) -> Any:
+        here = scope["path"].endswith(path)  # the server may listen below another path
+        return (DirectConnection if here else elsewhere)(app, scope)
+
+    return connection
 
 
 @contextmanager

@@ -1,0 +1,85 @@
+"""A WebSocket as an ASGI server hands it over, as a `connection.Transport`.
+
+Between the server and the connection's reader there is no other task and no queue but the
+server's own, which is short: a reader that waits makes the client wait, and nothing gathers.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+from ..connection import Disconnected
+from .hypercorn import TcpConnection, abort
+
+logger = logging.getLogger("dashws_async")
+
+
+class AsgiTransport:
+    """One WebSocket.
+
+    Args:
+        receive: of the ASGI application.
+        send: of the ASGI application.
+        tcp: what carries the WebSocket, where that can be reached.
+    """
+
+    __slots__ = ("_accepted", "_over", "_receive", "_send", "_tcp", "left")
+
+    def __init__(self, receive: Any, send: Any, tcp: TcpConnection | None = None) -> None:
+        self._receive = receive
+        self._send = send
+        self._tcp = tcp
+        self._accepted = False
+        self._over = False
+        self.left = False
+        """Whether the server has said that the client is gone. It says so once."""
+
+    async def receive(self) -> str | bytes:
+        while not self.left:
+            event = await self._receive()
+            if event["type"] == "websocket.receive":
+                text: str | None = event.get("text")
+                data: bytes | None = event.get("bytes")
+                if text is not None:
+                    return text
+                if data is not None:  # neither: the rest of a message that was refused
+                    return data
+            self.left = event["type"] == "websocket.disconnect"
+        self._over = True
+        raise Disconnected
+
+    async def send(self, text: str) -> None:
+        await self.send_event({"type": "websocket.send", "text": text})
+        if self._over:
+            raise Disconnected
+
+    async def close(self, code: int, reason: str) -> None:
+        await self.send_event({"type": "websocket.close", "code": code, "reason": reason})
+
+    def abort(self) -> None:
+        if self._tcp is not None:
+            abort(self._tcp)
+
+    async def send_event(self, event: Any) -> None:
+        """ASGI's ``send``, for a framework: nothing is sent once the WebSocket is closed."""
+        if self._over:
+            return
+        self._over = event["type"] == "websocket.close"
+        try:
+            await self._send(event)
+        except OSError:  # how some servers say that the client has left
+            self._over = True
+        except Exception as error:
+            if self._accepted:
+                raise
+            # Hypercorn may have refused what came after the handshake by itself meanwhile.
+            logger.info("A WebSocket handshake could not be answered: %r", error)
+            self._over = True
+        else:
+            self._accepted = self._accepted or event["type"] == "websocket.accept"
+
+    async def hear_out(self) -> None:
+        """Throw away what still comes, until the client is gone."""
+        while not self.left:
+            self.left = (await self._receive())["type"] == "websocket.disconnect"

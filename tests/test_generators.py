@@ -1,11 +1,14 @@
 """Generator callbacks, which Dash has since 4.5: each value that is yielded is an answer."""
 
+import threading
+
 import anyio
 import dash
 import pytest
 from dash import Input, Output, Patch, ctx, dcc, set_props
 
 from apps import make_app
+from dashws_async import WebSocketRuntime
 from dashws_async.testing import open_browser
 
 pytestmark = [
@@ -102,3 +105,23 @@ async def test_get_prop_reads_a_part(anyio_backend):
         page = await browser.open_page()
         await page.click("go")
         await page.wait_for("out", "children", 3)
+
+
+async def test_in_mode_threads_it_streams_from_its_thread(anyio_backend):
+    app = make_app(anyio_backend, "go", "out", runtime=WebSocketRuntime(mode="threads"))
+    threads = set()
+
+    @app.callback(Output("out", "children"), Input("go", "n_clicks"), prevent_initial_call=True)
+    async def count(_):
+        for number in range(3):
+            threads.add(threading.get_ident())
+            yield number
+            await anyio.sleep(0)
+
+    async with open_browser(app) as browser:
+        page = await browser.open_page()
+        await page.click("go")
+        await page.wait_for("out", "children", 2)
+        assert page.history("out", "children") == [0, 1, 2]
+    assert len(threads) == 1
+    assert threading.get_ident() not in threads

@@ -293,6 +293,43 @@ async def test_a_worker_whose_loop_is_blocked_does_not_keep_the_command(serve):
         await server.gone(within=10)
 
 
+IN_THREADS = """
+    import time
+    from dashws_async import offload
+
+    @app.callback(persistent=True)
+    def live():
+        set_props("live", {"children": "runs"})
+        time.sleep(60)
+
+    @app.callback(persistent=True)
+    @offload
+    def offloaded():
+        set_props("stuck", {"children": "runs"})
+        time.sleep(60)
+"""
+ON_A_LOOP_IN_A_THREAD = """
+    @app.callback(persistent=True)
+    async def asynchronous():
+        time.sleep(60)
+"""
+
+
+@pytest.mark.parametrize(("start", "mode"), [("app.run", "threads"), ("hypercorn -w 1", "hybrid")])
+async def test_threads_that_block_do_not_keep_the_process(serve, start, mode, anyio_backend):
+    parts = [IN_THREADS, ON_A_LOOP_IN_A_THREAD] if mode == "threads" else [IN_THREADS]
+    knobs = f"mode={mode!r}, max_workers=3, cleanup_timeout=0.5"
+    server = start_as(serve, start, anyio_backend, *parts, knobs=knobs)
+    async with open_page(server, "live", "stuck") as browser:
+        server.signal()
+        assert await browser.wait_closed() == 1012
+        # The drain takes cleanup_timeout and two seconds, then the server stops.
+        assert await server.gone(within=0.5 + 2 + 5) == 0
+    for name in ["live", "offloaded"] + ["asynchronous"] * (mode == "threads"):
+        assert f"in {name}; abandoning it" in server.log
+    assert "Traceback" not in server.log
+
+
 @pytest.mark.parametrize("workers", [1, 2])
 async def test_a_second_ctrl_c_ends_the_workers_of_the_command_at_once(serve, workers):
     server = serve(LIVE.format(cleanup=30), knobs="cleanup_timeout=30", workers=workers)
@@ -317,6 +354,7 @@ async def test_a_client_that_reads_nothing_does_not_hold_up_the_exit(serve, star
     assert "Traceback" not in server.log
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("start", ["app.run", "hypercorn -w 1"])
 async def test_sigterm_with_a_thousand_live_connections(serve, start, anyio_backend):
     connections = 1000

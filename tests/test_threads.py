@@ -1,7 +1,10 @@
 """Worker threads: none by default, and what the three opt-in ways promise."""
 
+import itertools
+import os
 import threading
 import time
+from contextlib import AsyncExitStack, asynccontextmanager
 
 import anyio
 import anyio.from_thread
@@ -11,7 +14,7 @@ from dash import Input, Output, ctx, set_props
 from apps import make_app
 from dashws_async import WebSocketRuntime, offload
 from dashws_async.loops import backend_name
-from dashws_async.runtime import default_threads
+from dashws_async.runtime import default_workers
 from dashws_async.testing import open_browser
 from until import eventually
 
@@ -106,126 +109,280 @@ def test_offload_is_for_plain_functions():
             offload(function)
 
 
-@pytest.mark.parametrize("way", ["offload", "hybrid", "threads"])
-async def test_a_plain_persistent_callback_is_welcome_in_a_thread(anyio_backend, way):
-    runtime = WebSocketRuntime(mode="async" if way == "offload" else way)
-    app = make_app(anyio_backend, "live", runtime=runtime)
-    ended = threading.Event()
-
-    def live():
-        number = 0
-        while not ctx.websocket.is_shutdown:
-            set_props("live", {"children": number})
-            number += 1
-            time.sleep(0.001)
-        ended.set()
-
-    if way == "offload":
-        app.callback(persistent=True)(offload(live))
-    else:
-        with pytest.warns(RuntimeWarning):
-            app.callback(persistent=True)(live)
-
-    async with open_browser(app) as browser:
-        page = await browser.open_page()
-        await page.wait_for("live", "children", lambda n: n is not None and n > 3)
-        await browser.drop()
-    assert ended.wait(5)
+WAYS = {
+    "offload": {"mode": "async"},
+    "hybrid": {"mode": "hybrid"},
+    "threads": {"mode": "threads"},
+    "threads, async def": {"mode": "threads"},
+}
+"""How a callback comes to occupy a thread, and the knobs for it."""
 
 
-async def test_in_mode_threads_the_client_leaving_cancels_as_everywhere(anyio_backend):
-    runtime = WebSocketRuntime(mode="threads")
+class Crowd:
+    """Browsers whose page has a persistent callback, which stays until its page goes."""
+
+    def __init__(self, loop, way, **knobs):
+        self.runtime = WebSocketRuntime(**WAYS.get(way, {}), **knobs)
+        self.app = make_app(loop, "go", "out", runtime=self.runtime)
+        self.started = []
+        """The numbers of the browsers, in the order in which their callbacks started."""
+        self.browsers = {}
+        self._register(way)
+
+    def _register(self, way):
+        def stay():
+            self.started.append(int(ctx.cookies["number"]))
+            while not ctx.websocket.is_shutdown:
+                time.sleep(0.01)
+
+        async def stay_and_await():
+            self.started.append(int(ctx.cookies["number"]))
+            while not ctx.websocket.is_shutdown:
+                await anyio.sleep(0.01)
+
+        register = self.app.callback(persistent=True)
+        if way == "offload":
+            register(offload(stay))
+        elif way in ("hybrid", "threads"):
+            with pytest.warns(RuntimeWarning, match="persistent"):
+                register(stay)
+        else:
+            register(stay_and_await)
+
+    def workers(self):
+        """``(busy, waiting)``."""
+        statistics = self.runtime.statistics()
+        return statistics.workers_busy, statistics.workers_waiting
+
+    @asynccontextmanager
+    async def of(self, size):
+        """So many browsers, one after the other."""
+        async with AsyncExitStack() as stack:
+            for number in range(size):
+                browser = open_browser(self.app, cookies={"number": str(number)})
+                self.browsers[number] = await stack.enter_async_context(browser)
+                await self.browsers[number].open_page()
+                await eventually(lambda: self.runtime.statistics().callbacks == len(self.browsers))
+            yield
+
+    async def leave(self, number):
+        """One browser leaves, and its callback has ended."""
+        before = self.runtime.statistics().connections
+        await self.browsers[number].drop()
+        await eventually(lambda: self.runtime.statistics().connections < before)
+
+
+@pytest.mark.parametrize("way", WAYS)
+async def test_one_more_than_the_limit_waits_and_starts_in_the_order_of_arrival(anyio_backend, way):
+    crowd = Crowd(anyio_backend, way, max_workers=2)
+    async with crowd.of(5):
+        await eventually(lambda: crowd.workers() == (2, 3))
+        assert crowd.runtime.statistics().max_workers == 2
+        assert sorted(crowd.started) == [0, 1]
+        for left, starts in [(1, 2), (0, 3), (2, 4)]:
+            await crowd.leave(left)
+            await eventually(lambda starts=starts: crowd.started[-1] == starts)
+        assert crowd.workers() == (2, 0)
+        assert crowd.started[2:] == [2, 3, 4]
+    assert crowd.workers() == (0, 0)
+
+
+@pytest.mark.parametrize("way", WAYS)
+async def test_one_that_waits_and_whose_client_leaves_never_starts(anyio_backend, way, caplog):
+    crowd = Crowd(anyio_backend, way, max_workers=1)
+    async with crowd.of(4):
+        await eventually(lambda: crowd.workers() == (1, 3))
+        assert "the line for a worker thread" in {
+            callback.where for each in crowd.runtime.connections for callback in each.callbacks
+        }
+        await crowd.leave(1)  # at once, though it is persistent
+        assert crowd.workers() == (1, 2)
+        await crowd.leave(3)
+        await crowd.leave(0)
+        await eventually(lambda: crowd.started == [0, 2])
+        assert crowd.workers() == (1, 0)
+    assert crowd.started == [0, 2]
+    assert caplog.records == []
+
+
+async def test_of_fifty_as_many_run_as_the_guide_says_and_the_rest_as_others_leave(anyio_backend):
+    """Guide: "Connection Limits and Scaling"."""
+    crowd = Crowd(anyio_backend, "threads, async def")
+    limit = min(32, os.cpu_count() + 4)
+    async with crowd.of(50):
+        await eventually(lambda: crowd.workers() == (limit, 50 - limit))
+        assert sorted(crowd.started) == list(range(limit))
+        for number in range(limit, 50):
+            await crowd.leave(number - limit)
+            await eventually(lambda number=number: crowd.started[-1] == number)
+        assert crowd.started[limit:] == list(range(limit, 50))
+        assert crowd.workers() == (limit, 0)
+
+
+@pytest.mark.parametrize(("blocked_after", "threads"), [(0.2, 1), (None, 0)])
+async def test_in_mode_async_all_run_and_no_thread_but_the_watchdog(
+    anyio_backend, blocked_after, threads
+):
+    before = threading.active_count()
+    crowd = Crowd(anyio_backend, "async", blocked_after=blocked_after)
+    async with crowd.of(50):
+        await eventually(lambda: sorted(crowd.started) == list(range(50)))
+        assert threading.active_count() == before + threads
+    assert threading.active_count() == before
+
+
+async def test_a_thread_ends_with_its_call(anyio_backend):
+    crowd = Crowd(anyio_backend, "threads", max_workers=3)
+    before = threading.active_count()
+    async with crowd.of(3):
+        await eventually(lambda: crowd.workers() == (3, 0))
+    if anyio_backend == "asyncio":  # trio keeps a thread that is idle for ten seconds
+        await eventually(lambda: threading.active_count() == before)
+
+
+@pytest.mark.parametrize("way", [*WAYS, "async"])
+async def test_a_function_that_blocks_holds_up_the_others_in_mode_async_only(anyio_backend, way):
+    crowd = Crowd(anyio_backend, way, max_workers=4)
+    app, beats = crowd.app, []
+
+    def block(_):
+        time.sleep(0.5)
+        return "done"
+
+    inputs = [Output("out", "children"), Input("go", "n_clicks")]
+    app.callback(*inputs, prevent_initial_call=True)(offload(block) if way == "offload" else block)
+
+    async def beat(page):
+        while page.get("out", "children") != "done":
+            beats.append(time.monotonic())
+            await anyio.sleep(0.01)
+
+    async with crowd.of(1), open_browser(app, cookies={"number": "1"}) as other:
+        page = await other.open_page()
+        await page.click("go")
+        await beat(page)
+    longest = max(later - earlier for earlier, later in itertools.pairwise(beats))
+    assert (longest > 0.45) is (way == "async")
+
+
+async def test_a_function_that_is_offloaded_in_mode_threads_takes_one_more(anyio_backend):
+    runtime = WebSocketRuntime(mode="threads", max_workers=1)
     app = make_app(anyio_backend, "go", "out", runtime=runtime)
-    started, cleaned_up = threading.Event(), threading.Event()
+
+    @offload
+    def value_of(name):
+        return anyio.from_thread.run(ctx.websocket.get_prop, name, "title"), here()
 
     @app.callback(Output("out", "children"), Input("go", "n_clicks"), prevent_initial_call=True)
     async def work(_):
-        try:
-            started.set()
-            await anyio.sleep_forever()
-        except anyio.get_cancelled_exc_class():
-            assert ctx.websocket.is_shutdown
-            await anyio.sleep(0.01)
-            cleaned_up.set()
-            raise
+        set_props("out", {"title": "set"})
+        values = {await value_of("out") for _ in range(2)}
+        return [value for value, thread in values if thread != here()]
 
     async with open_browser(app) as browser:
         page = await browser.open_page()
         await page.click("go")
-        assert await anyio.to_thread.run_sync(started.wait, 5)
-        await browser.drop()
-        assert await anyio.to_thread.run_sync(cleaned_up.wait, 5)
-        await eventually(lambda: not runtime.statistics().callbacks)
+        await page.wait_for("out", "children", lambda value: value and set(value) == {"set"})
 
 
-async def test_in_mode_threads_a_callback_can_close(anyio_backend):
-    app = make_app(anyio_backend, "go", "out", runtime=WebSocketRuntime(mode="threads"))
-    after = []
-
-    @app.callback(Input("go", "n_clicks"), prevent_initial_call=True)
-    async def leave(_):
-        await ctx.websocket.close(4001, "bye")
-        after.append(ctx.websocket.is_shutdown)
-
-    async with open_browser(app) as browser:
-        page = await browser.open_page()
-        await page.click("go")
-        assert await browser.wait_closed() == 4001
-        assert browser.close_reason == "bye"
-    assert after == [True]
-
-
-async def test_threads_are_bounded_and_the_others_queue(anyio_backend):
-    runtime = WebSocketRuntime(mode="threads", max_threads=2)
-    app = make_app(anyio_backend, "go", "out", runtime=runtime)
-    release = threading.Event()
-    running, most = [], []
+async def test_what_is_offloaded_over_http_is_bounded_with_the_rest(anyio_backend):
+    runtime = WebSocketRuntime(max_workers=1)
+    app = make_app(anyio_backend, "go", "out", runtime=runtime, websocket_callbacks=False)
+    release, running = threading.Event(), []
 
     @app.callback(Output("out", "children"), Input("go", "n_clicks"), prevent_initial_call=True)
-    def hold(clicks):
-        running.append(clicks)
-        most.append(len(running))
-        release.wait(5)
-        running.remove(clicks)
-        return clicks
+    @offload
+    def hold(_):
+        running.append(runtime.statistics().workers_busy)
+        release.wait(10)
+        return "done"
 
     async with open_browser(app) as browser:
-        pages = [await browser.open_page() for _ in range(4)]
+        pages = [await browser.open_page() for _ in range(2)]
         for page in pages:
             await page.click("go")
-        await eventually(lambda: len(running) == 2 and runtime.statistics().callbacks == 4)
+        await eventually(lambda: running and runtime.statistics().workers_waiting == 1)
+        assert running == [1]
         release.set()
         for page in pages:
-            await page.wait_for("out", "children", 1)
-    assert max(most) == 2
+            await page.wait_for("out", "children", "done")
+    assert running == [1, 1]
 
 
-async def test_a_callback_that_waits_for_a_thread_can_be_cancelled(anyio_backend):
-    runtime = WebSocketRuntime(mode="hybrid", max_threads=1)
-    app = make_app(anyio_backend, "go", "out", runtime=runtime)
-    release, runs = threading.Event(), []
+async def test_where_a_callback_stands_is_known_in_a_thread_too(anyio_backend):
+    runtime = WebSocketRuntime(mode="threads", max_workers=4)
+    app = make_app(anyio_backend, "go", "1", "2", "3", "4", runtime=runtime)
+    leave, go = threading.Event(), [Input("go", "n_clicks")]
 
-    @app.callback(Output("out", "children"), Input("go", "n_clicks"), prevent_initial_call=True)
-    def hold(clicks):
-        runs.append(clicks)
-        release.wait(5)
+    @offload
+    def offloaded():
+        leave.wait(10)
 
-    async with open_browser(app) as browser, open_browser(app) as other:
-        page, queued = await browser.open_page(), await other.open_page()
+    @app.callback(Output("1", "children"), *go, prevent_initial_call=True)
+    async def waits(_):
+        await anyio.sleep_forever()
+
+    @app.callback(Output("2", "children"), *go, prevent_initial_call=True)
+    async def blocks(_):
+        leave.wait(10)
+
+    @app.callback(Output("3", "children"), *go, prevent_initial_call=True)
+    async def offloads(_):
+        await offloaded()
+
+    @app.callback(Output("4", "children"), *go, prevent_initial_call=True)
+    def plain(_):
+        leave.wait(10)
+
+    def functions():
+        return {
+            callback.where.rpartition(".")[2]
+            for connection in runtime.connections
+            for callback in connection.callbacks
+        }
+
+    async with open_browser(app) as browser:
+        page = await browser.open_page()
         await page.click("go")
-        await eventually(lambda: runs)
-        await queued.click("go")
-        await eventually(lambda: runtime.statistics().callbacks >= 2)
-        await other.drop()
-        await eventually(lambda: runtime.statistics().callbacks <= 1)
-        release.set()
-        await page.wait_idle()
-    assert runs == [1]
+        await eventually(lambda: functions() == {"waits", "blocks", "offloaded", "plain"})
+        leave.set()
 
 
 def test_the_documented_numbers_of_threads(monkeypatch):
     monkeypatch.setattr("os.cpu_count", lambda: 4)
-    assert default_threads("threads", 4) == 8
-    assert default_threads("hybrid", 7) == 7
+    assert default_workers("threads", 4) == 8
+    assert default_workers("hybrid", 7) == 7
     monkeypatch.setattr("os.cpu_count", lambda: 64)
-    assert default_threads("threads", 4) == 32
+    assert default_workers("threads", 4) == 32
+
+
+@pytest.mark.parametrize(
+    ("knobs", "limit"),
+    [
+        ({"mode": "hybrid"}, 7),
+        ({"mode": "async"}, 7),
+        ({"mode": "threads"}, min(32, os.cpu_count() + 4)),
+        ({"mode": "threads", "max_workers": 3}, 3),
+        ({"mode": "hybrid", "max_workers": 3}, 3),
+    ],
+)
+def test_the_limit_comes_from_the_knob_the_mode_or_dash(knobs, limit):
+    runtime = WebSocketRuntime(**knobs)
+    make_app("asyncio", runtime=runtime, websocket_max_workers=7)
+    assert runtime.statistics().max_workers == limit
+
+
+def test_an_offloaded_function_keeps_its_signature_for_editors(tmp_path):
+    api = pytest.importorskip("mypy.api")
+    source = tmp_path / "example.py"
+    source.write_text(
+        "from dashws_async import offload\n"
+        "@offload\n"
+        "def area(width: int, *, height: float) -> str: ...\n"
+        "reveal_type(area)\n"
+        "area('a')\n"
+    )
+    told, _, _ = api.run(["--strict", "--cache-dir", str(tmp_path), str(source)])
+    assert '"def (width: int, *, height: float) -> ' in told
+    assert "Coroutine[Any, Any, str]" in told
+    assert 'Argument 1 to "area" has incompatible type "str"; expected "int"' in told

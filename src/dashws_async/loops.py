@@ -9,6 +9,8 @@ offer are made here, for each loop in its own words:
   just that. On trio we cancel a scope behind a shield that is open only while
   the cancellation travels (see `_TrioRun`).
 * Handing a call to a loop from another thread (`call_soon`, `run_on`).
+* A thread that the process need not wait for at its end (`in_daemon_thread`).
+* What a loop runs at this moment, seen from another thread (`running_frames`).
 
 `PerLoop` is for what one loop must not inherit from another.
 """
@@ -17,13 +19,19 @@ from __future__ import annotations
 
 import asyncio
 import math
+import sys
+import threading
 import types
 from collections.abc import Callable, Coroutine, Generator
 from concurrent.futures import Future
 from contextlib import suppress
+from contextvars import copy_context
+from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar, cast
 
 import anyio
+import anyio.to_thread
+from anyio._core._eventloop import threadlocals  # by which `anyio.from_thread` knows the loop
 from anyio.lowlevel import EventLoopToken, current_token
 
 sniffio: Any
@@ -53,10 +61,10 @@ class PerLoop(Generic[T]):
 
     def get(self, make: Callable[[], T]) -> T:
         """The running loop's; ``make`` makes it at first."""
-        token = current_token()
-        if self._made is None or self._made[0] != token:
-            self._made = token, make()
-        return self._made[1]
+        token, made = current_token(), self._made
+        if made is None or made[0] != token:
+            made = self._made = token, make()
+        return made[1]
 
 
 class Ended(Exception):
@@ -355,3 +363,60 @@ def run_on(token: EventLoopToken, call: Callable[[], T], timeout: float) -> T:
         return future.result(timeout)
     finally:
         future.cancel()
+
+
+async def in_daemon_thread(work: Callable[[], None]) -> None:
+    """Make a call in a thread that does not keep the process from ending.
+
+    It runs in a copy of the caller's context, and ``anyio.from_thread`` works in it. A
+    cancellation leaves it behind.
+
+    Args:
+        work: must not raise.
+    """
+    if backend_name() == "trio":  # whose threads are such
+        alone = anyio.CapacityLimiter(1)
+        await anyio.to_thread.run_sync(work, abandon_on_cancel=True, limiter=alone)
+        return
+    token, done, context = current_token(), anyio.Event(), copy_context()
+    if sniffio is not None:
+        context.run(sniffio.current_async_library_cvar.set, None)
+    with anyio.CancelScope() as scope:
+
+        def run() -> None:
+            threadlocals.current_token = token
+            threadlocals.current_cancel_scope = scope
+            context.run(work)
+            with suppress(RuntimeError):  # it was left behind, and the loop has ended
+                call_soon(token, done.set)
+
+        threading.Thread(target=run, name="dashws-async worker", daemon=True).start()
+        await done.wait()
+
+
+_LOOPS = {
+    ("asyncio", "_run_once"),
+    ("asyncio", "run"),  # uvloop's own code has no frames
+    ("_core", "unrolled_run"),
+}
+_WAITING = {"select", "get_events"}
+"""What a loop calls, on any system, to wait for I/O and timers."""
+
+
+def running_frames(thread_id: int) -> list[types.FrameType]:
+    """What the loop of a thread runs, from the outside in; nothing while it waits.
+
+    Args:
+        thread_id: as ``threading.get_ident`` gives it.
+    """
+    frames: list[types.FrameType] = []
+    frame = sys._current_frames().get(thread_id)  # documented, for debuggers
+    while frame is not None:
+        code = frame.f_code
+        if (Path(code.co_filename).parent.name, code.co_name) in _LOOPS:
+            break
+        frames.insert(0, frame)
+        frame = frame.f_back
+    if frame is None or (frames and frames[0].f_code.co_name in _WAITING):
+        return []
+    return frames

@@ -29,7 +29,7 @@ def of_awaitable(awaitable: Any, home: str = "") -> str:
     Args:
         home: a file that is the user's, wherever it is installed.
     """
-    return _describe(_frames_of(awaitable), home)
+    return of_frames(_frames_of(awaitable), home)
 
 
 def of_thread(thread_id: int, home: str = "") -> str:
@@ -44,7 +44,27 @@ def of_thread(thread_id: int, home: str = "") -> str:
     while innermost is not None:
         frames.append(innermost)
         innermost = innermost.f_back
-    return _describe(reversed(frames), home)
+    return of_frames(reversed(frames), home)
+
+
+def of_frames(frames: Iterable[FrameType], home: str = "") -> str:
+    """The innermost of these places in the user's code, or, where there is none, the innermost.
+
+    Args:
+        frames: from the outside in.
+        home: a file that is the user's, wherever it is installed.
+    """
+    found: tuple[CodeType, int] | None = None
+    in_users = False
+    for frame in frames:
+        file = frame.f_code.co_filename
+        is_users = file == home or not file.startswith(_LIBRARIES)
+        if is_users or not in_users:
+            found, in_users = (frame.f_code, frame.f_lineno), is_users
+    if found is None:
+        return UNKNOWN
+    code, line = found
+    return f"{code.co_filename}:{line} in {code.co_qualname}"
 
 
 def _frames_of(awaitable: Any) -> Iterator[FrameType]:
@@ -64,18 +84,3 @@ def _frames_of(awaitable: Any) -> Iterator[FrameType]:
         if frame is not None:
             yield frame
         awaitable = inner
-
-
-def _describe(frames: Iterable[FrameType], home: str) -> str:
-    """The innermost frame in the user's code, or, where there is none, the innermost."""
-    found: tuple[CodeType, int] | None = None
-    in_users = False
-    for frame in frames:
-        file = frame.f_code.co_filename
-        is_users = file == home or not file.startswith(_LIBRARIES)
-        if is_users or not in_users:
-            found, in_users = (frame.f_code, frame.f_lineno), is_users
-    if found is None:
-        return UNKNOWN
-    code, line = found
-    return f"{code.co_filename}:{line} in {code.co_qualname}"

@@ -18,10 +18,9 @@ def make_server(loop: str, name: str = "tests") -> Quart:
 
 def make_app(loop: str, *ids: str, runtime: WebSocketRuntime | None = None, **options: Any) -> Dash:
     """An app whose layout is a Div per id, with the runtime plugged in."""
-    options = {"websocket_callbacks": True, **options}
+    options = {"websocket_callbacks": True, "server": make_server(loop), **options}
     app = Dash(
         __name__,
-        server=make_server(loop),
         plugins=[runtime or WebSocketRuntime()],
         **options,
     )

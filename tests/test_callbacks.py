@@ -423,7 +423,7 @@ async def test_an_unknown_callback_and_a_bad_message_harm_nothing(anyio_backend)
         assert "nothing.here" in unknown["message"]
         await page.click("go")
         await page.wait_for("out", "children", 1)
-        assert runtime.statistics().bad_messages == 4
+        assert runtime.statistics().bad_messages == 5
 
 
 async def test_a_plain_persistent_callback_is_refused_by_name(anyio_backend, caplog):

@@ -85,7 +85,7 @@ class Stage:
     def __init__(self, loop, way, kind):
         self.way = way
         self.kind = kind
-        self.runtime = WebSocketRuntime(cleanup_timeout=CLEANUP)  # TMP silence_timeout=SILENCE
+        self.runtime = WebSocketRuntime(cleanup_timeout=CLEANUP)
         self.app = make_app(loop, "go", "out", "leave", runtime=self.runtime)
         self.ended_at = math.nan
         self._seen = []

@@ -21,8 +21,18 @@ from dashws_async.testing import open_browser
         ({"send_timeout": float("nan")}, ValueError, "send_timeout=nan"),
         ({"max_outbox_bytes": 10}, ValueError, "max_outbox_bytes=10.*at least 1024 bytes"),
         ({"max_outbox_bytes": 1e6}, TypeError, "max_outbox_bytes.*whole number of bytes"),
-        ({"max_threads": 0}, ValueError, "max_threads=0.*at least 1 threads"),
-        ({"max_threads": True}, TypeError, "max_threads=True"),
+        ({"max_message_bytes": 10}, ValueError, "max_message_bytes=10.*at least 1024 bytes"),
+        ({"max_messages_per_second": 0}, ValueError, "max_messages_per_second=0.*above 0"),
+        ({"max_bad_messages": 0}, ValueError, "max_bad_messages=0.*at least 1 messages"),
+        ({"max_callbacks": 0}, ValueError, "max_callbacks=0.*at least 1 callbacks"),
+        ({"max_reads": None}, TypeError, "max_reads=None.*whole number of reads"),
+        ({"compression": 1}, TypeError, "compression=1.*must be a bool"),
+        ({"max_connections": 0}, ValueError, "max_connections=0.*at least 1 connections"),
+        ({"hook_timeout": None}, TypeError, "hook_timeout=None.*number of seconds"),
+        ({"identify": "user"}, TypeError, "identify='user'.*must be a function"),
+        ({"max_workers": 0}, ValueError, "max_workers=0.*at least 1 threads"),
+        ({"max_workers": True}, TypeError, "max_workers=True"),
+        ({"blocked_after": 0}, ValueError, "blocked_after=0.*seconds above 0"),
         ({"cleanup_timout": 1}, TypeError, "cleanup_timout"),
     ],
 )
@@ -63,7 +73,7 @@ def test_a_private_name_that_is_gone_is_named(name, monkeypatch):
 
 def test_the_private_attributes_that_are_read_exist():
     app = dash_bridge.DashApp(Dash(__name__, backend="quart", websocket_batch_delay=0.2))
-    assert app.allowed_origins == []
+    assert app.allowed_origins == frozenset()
     assert app.batch_delay == 0.2
     assert app.max_workers == 4
     assert app.debug is False

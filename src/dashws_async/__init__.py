@@ -5,12 +5,13 @@ The public names: everything else in this package may change.
 
 from .handle import WebSocketHandle
 from .plugin import WebSocketRuntime
-from .registry import CallbackInfo, ConnectionInfo, Statistics
+from .registry import CallbackInfo, ConnectionInfo, Peer, Statistics
 from .threads import offload
 
 __all__ = [
     "CallbackInfo",
     "ConnectionInfo",
+    "Peer",
     "Statistics",
     "WebSocketHandle",
     "WebSocketRuntime",

@@ -11,17 +11,18 @@ import logging
 import secrets
 import threading
 import time
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from contextlib import suppress
+from types import FrameType
 from typing import Any
 
 from anyio.lowlevel import EventLoopToken, current_token
 
 from . import messages, threads, whereabouts
 from .dash_bridge import CallbackSpec, DashApp, PreventUpdate, WebsocketDisconnected, to_json
-from .handle import Line, WebSocketHandle
-from .loops import Ended, OwnedRun, backend_name, call_soon, owned_run
-from .messages import CallbackRequest
+from .handle import Line, WebSocketHandle, on_loop_of
+from .loops import Ended, OwnedRun, backend_name, call_soon, owned_run, running_frames
+from .messages import BadMessage, CallbackRequest
 from .outbox import Outgoing
 from .settings import Mode
 from .shared import Shared
@@ -29,40 +30,38 @@ from .shared import Shared
 logger = logging.getLogger("dashws_async")
 
 
-class Refused(Exception):
-    """A request that gets an error answer and no run; the text is for the page."""
-
-    log_level = logging.INFO
-    """What a client asks for says nothing of the server."""
-
-
-class Unsuitable(Refused):
-    """The callback itself cannot run as it is registered."""
-
-    log_level = logging.ERROR
+class Unsuitable(BadMessage):
+    """The callback that is asked for cannot run as it is registered: a fault of the app's."""
 
 
 def find_callback(app: DashApp, request: CallbackRequest, mode: Mode) -> CallbackSpec:
     """The callback that a request asks for.
 
     Raises:
-        Refused: unknown, not to be called over the WebSocket, or a plain ``def``
-            that is persistent and would hold the event loop for ever.
+        BadMessage: unknown, not to be called over the WebSocket, or with other inputs or
+            outputs than the page asks for.
+        Unsuitable: a plain ``def`` that is persistent and would hold the event loop for ever.
     """
-    output = request.payload.get("output")
-    spec = app.find(output) if isinstance(output, str) else None
+    addressee = request.renderer_id, request.request_id
+    output = request.payload["output"]
+    spec = app.find(output)
     if spec is None:
-        raise Refused(f"There is no callback for output {output!r} on this server.")
+        text = f"There is no callback for output {messages.in_short(output)!r} on this server."
+        raise BadMessage(text, *addressee)
     if not spec.websocket:
-        raise Refused(
+        raise BadMessage(
             f"Callback {spec.name} ({output}) may not run over the WebSocket: register it with "
-            "websocket=True, or the app with websocket_callbacks=True."
+            "websocket=True, or the app with websocket_callbacks=True.",
+            *addressee,
         )
+    if (mismatch := app.mismatch(request.payload)) is not None:
+        raise BadMessage(f"Bad message: {mismatch} ({output})", *addressee)
     if spec.persistent and not spec.is_async and mode == "async":
         raise Unsuitable(
             f"Persistent callback {spec.name} is a plain def and would block the server for ever. "
             "Two ways out: make it an async def that awaits between updates, or put @offload "
-            "(from dashws_async) under @callback to run it in a thread of its own."
+            "(from dashws_async) under @callback to run it in a thread of its own.",
+            *addressee,
         )
     return spec
 
@@ -71,7 +70,7 @@ class CallbackTask:
     """One run of one callback, owned by its tab.
 
     Args:
-        shared: the app, the knobs, the threads' limiter.
+        shared: the app, the knobs, the app's threads.
         spec: what is known of the callback.
         request: the page's request.
         line: the page.
@@ -88,14 +87,16 @@ class CallbackTask:
         self._app = shared.app
         self._line = line
         self._mode = shared.settings.mode
-        self._worker = threads.Worker(shared.limiter)
+        self._worker = threads.Worker(shared.workers)
         self._run: OwnedRun = owned_run()
-        self._coro: Coroutine[Any, Any, str] | None = None
+        self._coro: Coroutine[Any, Any, Any] | None = None
         # In mode="threads", the loop of its own that an async callback runs on; the lock
         # is for the moment when it starts: whoever ends the callback then is heard.
         self._thread_lock = threading.Lock()
         self._in_thread: tuple[EventLoopToken, OwnedRun] | None = None
         self._untold: Callable[[OwnedRun], None] | None = None
+        self._offloads: threads.Worker | None = None
+        self._abandoned = False
 
     async def run(self) -> None:
         """Run the callback and answer its request.
@@ -113,19 +114,38 @@ class CallbackTask:
             answer = self._failure(error)
         self._answer(answer)
 
+    @property
+    def has_begun(self) -> bool:
+        """Whether any code of it has run: it may still be in line for a worker thread."""
+        return self._worker.begun or not (self._mode == "threads" or self.spec.is_plain)
+
     def where(self) -> str:
         """Where it stands: ``file:line in function``. From any thread."""
-        if self._worker.thread_id is not None:
-            return whereabouts.of_thread(self._worker.thread_id, self.spec.file)
-        return whereabouts.of_awaitable(self._coro, self.spec.file)
+        if self._worker.waiting:
+            return "the line for a worker thread"
+        file, thread_id, offloads = self.spec.file, self._worker.thread_id, self._offloads
+        if offloads is not None and offloads.thread_id is not None:
+            return whereabouts.of_thread(offloads.thread_id, file)
+        if thread_id is not None:
+            if self._in_thread is None:
+                return whereabouts.of_thread(thread_id, file)
+            if frames := running_frames(thread_id):
+                return whereabouts.of_frames(frames, file)
+        return whereabouts.of_awaitable(self._coro, file)
 
     def cancel(self) -> None:
         """Deliver one cancellation to the callback."""
         self._tell(lambda run: run.cancel())
 
     def abandon(self) -> None:
-        """End the callback whatever it does; a worker thread that it is in stays behind."""
-        self._tell(lambda run: run.abandon())
+        """End the callback whatever it does; a worker thread that blocks stays behind.
+
+        One that runs an event loop may end in order first: it is left at the second call.
+        """
+        may_end_in_order = self._in_thread is not None and not self._abandoned
+        self._abandoned = True
+        if may_end_in_order or not self._worker.abandon():
+            self._tell(lambda run: run.abandon())
 
     def _tell(self, message: Callable[[OwnedRun], None]) -> None:
         with self._thread_lock:
@@ -144,32 +164,39 @@ class CallbackTask:
         handle = WebSocketHandle(self._line, self)
         threads.current_worker.set(self._worker)
         try:
-            result = await self._call(self._app.bind(self.request.payload, handle))
+            return await self._call(self._app.bind(self.request.payload, handle))
         except PreventUpdate:
             return messages.PREVENT_UPDATE
-        if isinstance(result, str):
-            return messages.ok(result)
-        return await self._stream(result.frames)
 
-    async def _call(self, bound: Callable[[], Any]) -> Any:
+    async def _call(self, bound: Callable[[], Any]) -> str:
         if self._mode == "threads" and self.spec.is_async:
             return await threads.run_async_in_thread(
                 lambda: self._on_a_loop_of_its_own(bound), backend_name(), self._worker
             )
         if self._mode != "async" and not self.spec.is_async:
-            return await threads.run_in_thread(bound, self._worker)
-        result = bound()
-        return await result if inspect.isawaitable(result) else result
+            return await self._finish(await self._worker.run(bound))
+        return await self._finish(bound())
 
-    async def _on_a_loop_of_its_own(self, bound: Callable[[], Awaitable[Any]]) -> Any:
+    async def _finish(self, result: Any) -> str:
+        """Make an answer of what a callback gave."""
+        if inspect.isawaitable(result):
+            result = await result
+        return messages.ok(result) if isinstance(result, str) else await self._stream(result.frames)
+
+    async def _on_a_loop_of_its_own(self, bound: Callable[[], Awaitable[Any]]) -> str:
         token, run = current_token(), owned_run()
         with self._thread_lock:
             self._in_thread, untold = (token, run), self._untold
         if untold is not None:
             call_soon(token, lambda: untold(run))
+        # Its app's threads belong to another loop, and it holds one already: one more, then.
+        self._offloads = threads.Worker(threads.Workers(1))
+        threads.current_worker.set(self._offloads)
+        outer, self._coro = self._coro, self._finish(bound())
         try:
-            return await run.run(_await(bound()))
+            return await run.run(self._coro)
         finally:
+            self._coro, self._offloads = outer, None
             with self._thread_lock:
                 self._in_thread = None
 
@@ -192,7 +219,7 @@ class CallbackTask:
     def _answer(self, payload: str) -> None:
         tab = self._line.literal
         text = messages.callback_response(tab, self.request.request_id, payload)
-        self._line.post(Outgoing(tab, text, is_update=False))
+        on_loop_of(self._line, lambda: self._line.post(Outgoing(tab, text)))
 
     def _failure(self, error: BaseException) -> str:
         if _only_disconnected(error):
@@ -217,8 +244,13 @@ class CallbackTask:
         return messages.error(f"Callback error, reference {reference}: see the server's log.")
 
 
-async def _await(awaitable: Awaitable[Any]) -> Any:
-    return await awaitable
+def callback_of(frames: Iterable[FrameType]) -> CallbackSpec | None:
+    """The callback that these frames of a running thread belong to, if to one."""
+    for frame in frames:
+        if frame.f_code is CallbackTask.run.__code__:
+            task: CallbackTask = frame.f_locals["self"]
+            return task.spec
+    return None
 
 
 def _only_disconnected(error: BaseException) -> bool:

@@ -7,11 +7,12 @@
                          ├─ callbacks  one task each (`callbacks.CallbackTask`)
                          └─ wind-ups   one for each tab that has ended and has callbacks left
 
-Reader and writer live in the surroundings: when those are cancelled, which is how
-a server tells that the client has left, they stop. The callbacks do not: how
-they end is Dash's documented contract (`tab`). What nobody tells, a peer
-that is silent or takes nothing, `sweep` finds out, called now and then for all
-connections by the runtime.
+Reader and writer live in the surroundings: when those are cancelled, as a server does
+that stops, they stop. The callbacks do not: how they end is Dash's documented
+contract (`tab`). That the client has left is the last that the reader receives: it
+knows at once, unless it still waits with what came before (a hook, the rate limit).
+What nobody tells, a peer that is silent or takes nothing, `sweep` finds out, called now
+and then for all connections by the runtime.
 
 Knows a transport of four verbs, not a web framework: tests drive it in memory.
 """
@@ -29,10 +30,10 @@ from typing import Any, NamedTuple, Protocol
 
 import anyio
 from anyio.abc import TaskGroup
-from anyio.lowlevel import current_token
+from anyio.lowlevel import checkpoint, current_token
 
 from . import messages
-from .callbacks import Refused, find_callback
+from .callbacks import Unsuitable, find_callback
 from .dash_bridge import CallbackSpec
 from .handle import Reply
 from .messages import (
@@ -46,9 +47,10 @@ from .messages import (
     TabWatched,
 )
 from .outbox import Outbox, OutboxFull, Outgoing
-from .registry import ConnectionInfo
+from .registry import ConnectionInfo, Peer
 from .shared import Shared
 from .tab import Tab
+from .token_bucket import TokenBucket
 
 logger = logging.getLogger("dashws_async")
 
@@ -67,6 +69,7 @@ class Close(NamedTuple):
 # Not 1000 or 4001 where the browser is to come back: after these its worker stays away.
 GONE = Close(1001, "The client has left", "left")
 """The client ended the connection; there is nobody to send a close frame to."""
+ABUSE = Close(1008, "Too many bad messages", "abuse")
 INTERNAL_ERROR = Close(1011, "Internal error", "error")
 RESTART = Close(1012, "The server restarts", "restart")
 TRY_AGAIN = Close(1013, "The client does not keep up", "slow")
@@ -82,6 +85,9 @@ CLOSE_TIMEOUT = 1.0
 MAX_TABS = 1000
 """Pages that one browser may have open on one connection."""
 
+FAIR_SHARE = 10
+"""Messages that a client has handled until all others have had their turn."""
+
 
 class Disconnected(Exception):
     """The peer has left; a transport raises it from ``receive`` or ``send``."""
@@ -94,7 +100,7 @@ class Transport(Protocol):
         """The next message.
 
         Raises:
-            Disconnected: the peer has left (being cancelled says the same).
+            Disconnected: the peer has left, and all that it sent before was received.
         """
 
     async def send(self, text: str) -> None:
@@ -118,6 +124,7 @@ class Connection:
         transport: the accepted socket.
         shared: what all connections share.
         client: the peer's address, for operators.
+        identity: who the connection belongs to, for operators.
         message_hook: asked for every client message, if there is one.
     """
 
@@ -126,6 +133,7 @@ class Connection:
         transport: Transport,
         shared: Shared,
         client: str = "",
+        identity: object = None,
         message_hook: MessageHook | None = None,
     ) -> None:
         self.id = secrets.token_hex(4)
@@ -133,18 +141,26 @@ class Connection:
         self.thread_id = threading.get_ident()
         self.tabs: dict[str, Tab] = {}
         """The pages that are there, by ``rendererId``."""
+        self.running_callbacks = 0
+        self.pending_reads = 0
         self._transport = transport
         self._shared = shared
-        self._client = client
+        self.peer = Peer(self.id, client, identity)
+        """Who is at the other end."""
         self._message_hook = message_hook
         self._accepted = time.monotonic()
 
-        self._outbox = Outbox(shared.settings.max_outbox_bytes)
+        settings = shared.settings
+        self._outbox = Outbox(settings.max_outbox_bytes)
+        rate, bad = settings.max_messages_per_second, settings.max_bad_messages
+        self._messages_allowed = TokenBucket(rate, burst=max(rate, 1))
+        self._bad_messages_allowed = TokenBucket(bad / 60, burst=bad)
         self._something_to_send = anyio.Event()
         self._read_ids = count(1)
         self._leaving: set[Tab] = set()
         self._resting: dict[str, list[tuple[CallbackSpec, CallbackRequest]]] = {}
         self._ending: Close | None = None
+        self._drains: dict[Reply, int] = {}  # with marks of the outbox
         self._close_waiters: list[Reply] = []
         self._transport_closed = False
         self._heard_at = self._active_at = shared.clock.now
@@ -159,12 +175,26 @@ class Connection:
         if self._ending is not None:
             return
         try:
-            self._outbox.put(message)
+            dropped = self._outbox.put(message)
         except OutboxFull as full:
             logger.warning("Closing connection %s with %d: %s", self.id, TRY_AGAIN.code, full)
             self._outbox.clear()
             self.end(TRY_AGAIN)
+        else:
+            self._shared.counters.updates_dropped += dropped
         self._something_to_send.set()
+
+    def drain(self, drained: Reply) -> None:
+        """Set ``drained`` once all that was sent so far is with the transport."""
+        mark = self._outbox.mark()
+        if self._sending_since is None and self._outbox.has_left(mark):
+            drained.set({})
+        else:
+            self._drains[drained] = mark
+
+    def forget_drain(self, drained: Reply) -> None:
+        """Nobody waits for this any more."""
+        self._drains.pop(drained, None)
 
     def new_read_id(self) -> str:
         """A name for a ``get_props_request``, with ours in it.
@@ -183,17 +213,30 @@ class Connection:
         self._tasks.start_soon(function, name=name)
 
     def reject(self, bad: BadMessage) -> None:
-        """Answer a bad message where the page can see it; it harms nothing else."""
+        """Answer a bad message where the page can see it; only too many harm anything else."""
         self._shared.counters.bad_messages += 1
-        logger.info("Bad message from a client: %s", bad)
-        if bad.renderer_id is None:
-            return
-        tab = messages.quote(bad.renderer_id)
-        if bad.request_id is not None:
-            self._answer_error(tab, bad.request_id, f"Bad message: {bad}")
-        else:
-            text = messages.page_error(tab, f"Bad message: {bad}", "BAD_MESSAGE")
-            self.post(Outgoing(tab, text, is_update=False))
+        level = logging.ERROR if isinstance(bad, Unsuitable) else logging.INFO
+        logger.log(level, "Refused a message on connection %s: %s", self.id, bad)
+        if bad.renderer_id is not None:
+            tab = messages.quote(bad.renderer_id)
+            if bad.request_id is not None:
+                self.answer_error(tab, bad.request_id, str(bad))
+            else:
+                text = messages.page_error(tab, str(bad), "BAD_MESSAGE")
+                self.post(Outgoing(tab, text))
+        if self._bad_messages_allowed.take(anyio.current_time()) and self._ending is None:
+            logger.warning(
+                "Closing connection %s with %d: more than %d bad messages in a minute",
+                self.id,
+                ABUSE.code,
+                self._shared.settings.max_bad_messages,
+            )
+            self.end(ABUSE)
+
+    def answer_error(self, tab: str, request_id: str, message: str) -> None:
+        """Answer a request with an error, which the page shows."""
+        text = messages.callback_response(tab, request_id, messages.error(message))
+        self.post(Outgoing(tab, text))
 
     # The life of the connection.
 
@@ -212,6 +255,11 @@ class Connection:
             finally:
                 self.end(GONE)
                 await self._close_transport()
+
+    @property
+    def ending(self) -> bool:
+        """Whether the end has begun; never false again."""
+        return self._ending is not None
 
     def end(self, close: Close, spare: object = None) -> None:
         """End the connection, and with it all its tabs; the first who asks decides how.
@@ -292,6 +340,10 @@ class Connection:
                     self._active_at = shared.clock.now
                 shared.counters.frames_sent += 1
                 shared.counters.updates_sent += count_of_messages
+                for drained, mark in self._drains.items():
+                    if not self._outbox.has_left(mark):
+                        break  # what was marked later has not left either
+                    drained.set({})
             elif self._ending is not None:
                 await self._close_transport()
                 break
@@ -316,17 +368,22 @@ class Connection:
         self._close_waiters.clear()
 
     async def _read(self) -> None:
-        clock = self._shared.clock
-        while True:
+        shared = self._shared
+        for number in count(1):
             try:
                 text = await self._transport.receive()
             except Disconnected:
                 return
+            self._heard_at = shared.clock.now
+            if wait := self._messages_allowed.take(anyio.current_time()):
+                shared.counters.messages_delayed += 1
+                await anyio.sleep(wait)  # what the client sends meanwhile stays with it
+            elif number % FAIR_SHARE == 0:
+                await checkpoint()  # receiving what is there already need not be one
             if self._ending is not None:
                 continue  # the close frame is on its way; what the client says is not heard
-            self._heard_at = clock.now
             try:
-                message = messages.decode(text)
+                message = messages.decode(text, shared.settings.max_message_bytes)
                 if self._message_hook is not None and not isinstance(message, _OURS):
                     close = await self._message_hook(messages.as_object(text))
                     if close is not None:
@@ -362,17 +419,7 @@ class Connection:
 
     def _start_callback(self, request: CallbackRequest) -> None:
         tab = self._tab(request.renderer_id)
-        try:
-            spec = find_callback(self._shared.app, request, self._shared.settings.mode)
-        except Refused as refused:
-            logger.log(refused.log_level, "Refused a callback request: %s", refused)
-            self._answer_error(tab.literal, request.request_id, str(refused))
-        else:
-            tab.start(spec, request)
-
-    def _answer_error(self, tab: str, request_id: str, message: str) -> None:
-        text = messages.callback_response(tab, request_id, messages.error(message))
-        self.post(Outgoing(tab, text, is_update=False))
+        tab.start(find_callback(self._shared.app, request, self._shared.settings.mode), request)
 
     # Tabs come and go.
 
@@ -385,7 +432,7 @@ class Connection:
         tab = self.tabs.get(renderer_id)
         if tab is None:
             if len(self.tabs) + len(self._resting) >= MAX_TABS:
-                text = f"more than {MAX_TABS} tabs on one connection"
+                text = f"Bad message: more than {MAX_TABS} tabs on one connection"
                 raise BadMessage(text, renderer_id, None)
             tab = self.tabs[renderer_id] = Tab(renderer_id, self, self._shared)
             for spec, request in self._resting.pop(renderer_id, ()):
@@ -420,18 +467,26 @@ class Connection:
 
     # For operators.
 
+    @property
+    def behind(self) -> bool:
+        """Whether the client does not keep up."""
+        return self._outbox.behind
+
     def info(self) -> ConnectionInfo:
         """What lives on the connection. From any thread."""
         tabs = list(self.tabs.values())
         return ConnectionInfo(
             id=self.id,
-            client=self._client,
+            client=self.peer.client,
+            identity=self.peer.identity,
             open_for=time.monotonic() - self._accepted,
             tabs=tuple(tab.renderer_id for tab in tabs),
             callbacks=tuple(
                 callback for tab in [*tabs, *self._leaving] for callback in tab.callback_infos()
             ),
             waiting_bytes=self._outbox.waiting_bytes,
+            behind=self.behind,
+            dropped=self._outbox.dropped,
             closing=self._ending.why if self._ending is not None else None,
         )
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import dash
 
 from .backends.quart import QuartBackend
 from .dash_bridge import DashApp
-from .registry import ConnectionInfo, Statistics
+from .registry import ConnectionInfo, Peer, Statistics
 from .runtime import Runtime
-from .settings import Mode, Settings
+from .settings import Identify, Mode, Settings
 
 
 class WebSocketRuntime:
@@ -33,8 +35,8 @@ class WebSocketRuntime:
             callback in a worker thread, the guide's thread-pool model.
         cleanup_timeout: seconds that a callback gets to clean up once its page has gone
             or its connection has ended, before it is cancelled (again). Default 10.
-        send_timeout: seconds that a client may take nothing before it is closed
-            (1013). Default 20.
+        send_timeout: seconds that a client may take over one frame (256 KiB, or a
+            longer single message) before it is closed (1013). Default 20.
         silence_timeout: seconds without a word from a client, after which it counts as
             gone and its connection is closed (4000). Default: two and a half of the
             browser's heartbeats, 75 s unless ``Dash(websocket_heartbeat_interval=...)``
@@ -47,8 +49,34 @@ class WebSocketRuntime:
             that not all browsers come back at once. Default 500.
         max_outbox_bytes: bytes that may wait for one client; one that lets more
             gather is closed (1013). Default 16 MiB.
-        max_threads: worker threads of this app. Default: in ``mode="threads"``
-            ``min(32, cpu_count + 4)``, otherwise ``Dash(websocket_max_workers=...)``.
+        max_message_bytes: bytes that one message of a client may have. Default 16 MiB.
+        compression: whether a client that offers permessage-deflate, as browsers do, gets
+            it. It saves bandwidth and costs memory for each connection. For Hypercorn;
+            other servers have a switch of their own. Default False.
+        max_messages_per_second: messages that are taken from one connection, one second's
+            worth of them at once; what comes faster waits on the client's side. Default 1000.
+        max_bad_messages: messages of one connection that may be refused in a minute,
+            because they are not understood or ask for what is not there; with more it is
+            closed (1008). Default 100.
+        max_callbacks: callbacks that may run at once for one connection, the tabs of a
+            browser together; a request past that gets an error. Default 1000.
+        max_reads: answers to ``get_prop`` that may be awaited at once from one connection;
+            a call past that raises ``RuntimeError``. Default 1000.
+        max_connections: WebSockets that this process takes at once. A handshake past that
+            gets HTTP 503; browsers try again after a while. Default 20,000.
+        hook_timeout: seconds that a ``dash.hooks.websocket_connect`` or
+            ``websocket_message`` hook, or ``identify``, may take; then the connection is
+            closed (1013). Default 10.
+        identify: tells who a connection belongs to. It is called with the framework's
+            WebSocket (the handshake's headers, cookies and session) once the connect hooks
+            have let the connection in; plain or async. What it returns stands in
+            `ConnectionInfo.identity` and is what `close` can choose by. If it raises, the
+            connection is closed (4001). Default: nobody asks.
+        max_workers: worker threads that this app may have at once. Default: in
+            ``mode="threads"`` ``min(32, cpu_count + 4)``, otherwise
+            ``Dash(websocket_max_workers=...)``.
+        blocked_after: seconds that the event loop may not turn before the log names the
+            code that holds it up. None: nobody looks. Default 0.2.
 
     Raises:
         ValueError: a knob's value is not allowed.
@@ -65,7 +93,17 @@ class WebSocketRuntime:
         tab_timeout: float = 60.0,
         drain_rate: float = 500.0,
         max_outbox_bytes: int = 16 * 1024 * 1024,
-        max_threads: int | None = None,
+        max_message_bytes: int = 16 * 1024 * 1024,
+        compression: bool = False,
+        max_messages_per_second: float = 1000.0,
+        max_bad_messages: int = 100,
+        max_callbacks: int = 1000,
+        max_reads: int = 1000,
+        max_connections: int = 20_000,
+        hook_timeout: float = 10.0,
+        identify: Identify | None = None,
+        max_workers: int | None = None,
+        blocked_after: float | None = 0.2,
     ) -> None:
         self._runtime = Runtime(
             Settings(
@@ -76,7 +114,17 @@ class WebSocketRuntime:
                 tab_timeout=tab_timeout,
                 drain_rate=drain_rate,
                 max_outbox_bytes=max_outbox_bytes,
-                max_threads=max_threads,
+                max_message_bytes=max_message_bytes,
+                compression=compression,
+                max_messages_per_second=max_messages_per_second,
+                max_bad_messages=max_bad_messages,
+                max_callbacks=max_callbacks,
+                max_reads=max_reads,
+                max_connections=max_connections,
+                hook_timeout=hook_timeout,
+                identify=identify,
+                max_workers=max_workers,
+                blocked_after=blocked_after,
             )
         )
         self._app: dash.Dash | None = None
@@ -93,7 +141,42 @@ class WebSocketRuntime:
                 "give each app its own, plugins=[WebSocketRuntime()]"
             )
         self._app = app
-        app.backend = QuartBackend(app.server, DashApp(app), self._runtime)
+        dash_app = DashApp(app)
+        self._runtime.plug(dash_app)
+        app.backend = QuartBackend(app.server, dash_app, self._runtime)
+
+    def close(
+        self,
+        where: Callable[[Peer], object],
+        code: int = 4001,
+        reason: str = "Session ended",
+    ) -> int:
+        """End the connections of a user, or whichever you choose: a session was revoked, say.
+
+        ```python
+        runtime.close(where=lambda peer: peer.identity == "ann")
+        ```
+
+        From any thread, from a callback, from a view; it does not wait for the callbacks,
+        which end as they do whenever a connection ends. A callback that closes its own
+        connection so is no exception. Handshakes that come afterwards are the business of
+        a connect hook.
+
+        Args:
+            where: asked about each open connection, in the calling thread; those for
+                which it says true are ended.
+            code: what the browser is told. It stays away after 1000 and 4001, and comes
+                back after any other code; see `WebSocketHandle.close` for what is allowed.
+            reason: the same in words, at most 123 bytes of UTF-8; the page's console shows it.
+
+        Returns:
+            How many connections are ended.
+
+        Raises:
+            ValueError: a code or reason that may not be sent.
+            TypeError: a code or reason of the wrong type.
+        """
+        return self._runtime.close(where, code, reason)
 
     def statistics(self) -> Statistics:
         """What the app's WebSockets do at this moment, and have done since the start.

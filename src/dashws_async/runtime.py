@@ -1,34 +1,35 @@
 """All connections of one app: who may connect, who is here, what they do, how all leave.
 
-Knows Dash's rules for a handshake (origin, hooks) and the registry of
+Knows what a handshake has to pass (origin, limit, hooks) and the registry of
 connections; what happens on one of them is the connection's business, and how
 a socket is accepted the backend's.
 """
 
 from __future__ import annotations
 
-import inspect
 import logging
 import math
 import os
-from contextlib import suppress
-from typing import Any, Protocol
-from urllib.parse import urlsplit
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from functools import partial
+from typing import Any
 
 import anyio
 
 from .connection import CLOSE_TIMEOUT, RESTART, Close, Connection, Disconnected, Transport
-from .dash_bridge import DashApp, hooks
-from .loops import PerLoop
-from .registry import ENDS, ConnectionInfo, Statistics
+from .dash_bridge import DashApp
+from .handle import check_close
+from .hooks import Rejected, ask_hooks, ask_identity, has_hooks
+from .loops import PerLoop, call_soon
+from .origins import find_fault
+from .registry import ENDS, REFUSALS, ConnectionInfo, Peer, Statistics
 from .settings import Mode, Settings
 from .shared import Clock, Counters, Shared
+from .threads import Workers
 
 logger = logging.getLogger("dashws_async")
-
-REJECTED = Close(4001, "Connection rejected", "hook")
-MESSAGE_REJECTED = Close(4001, "Message rejected", "hook")
-HOOK_FAILED = Close(4001, "Authentication error", "hook")
 
 SILENT_HEARTBEATS = 2.5
 """Heartbeats of the browser that may be missing before it counts as gone."""
@@ -37,11 +38,19 @@ DRAIN_STEP = 0.02
 """Seconds; connections that a drain closes in such a time are closed together."""
 
 
-class Headers(Protocol):
-    """A request's headers, looked up without regard to case."""
+class HandshakeRefused(Exception):
+    """A handshake that gets no WebSocket.
 
-    def get(self, name: str, /) -> str | None:
-        """A header's value, if it was sent."""
+    Args:
+        why: one of `registry.REFUSALS`.
+        status: of the HTTP answer. After any of them browsers try again for some minutes.
+        message: the same for people, in the answer and in the log.
+    """
+
+    def __init__(self, why: str, status: int, message: str) -> None:
+        super().__init__(message)
+        self.why = why
+        self.status = status
 
 
 class Runtime:
@@ -54,6 +63,9 @@ class Runtime:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self._connections: set[Connection] = set()
+        self._places_taken = 0
+        # The calls of `close` since each of the handshakes began that are not decided yet.
+        self._undecided: dict[int, list[tuple[Callable[[Peer], object], Close]]] = {}
         self._accepted = 0
         self._counters = Counters()
         self._clock = Clock()
@@ -62,6 +74,18 @@ class Runtime:
         self._hurried = False
         self._patience: set[anyio.CancelScope] = set()
         self._shared: PerLoop[Shared] = PerLoop()
+        self.workers = Workers(settings.max_workers or default_workers(settings.mode))
+        """The app's worker threads."""
+
+    def plug(self, app: DashApp) -> None:
+        """Take over what the app was made with. It need not have its routes yet."""
+        if self.settings.max_workers is None:
+            self.workers.limit = default_workers(self.settings.mode, app.max_workers)
+
+    def loop_was_blocked(self, seconds: float) -> None:
+        """Count that the event loop has not turned for so long. From any thread."""
+        self._counters.blocked += 1
+        self._counters.longest_blocked = max(self._counters.longest_blocked, seconds)
 
     @property
     def connections(self) -> tuple[ConnectionInfo, ...]:
@@ -79,28 +103,58 @@ class Runtime:
             stuck=counters.stuck,
             connections_total=self._accepted,
             closed={why: counters.closed[why] for why in ENDS},
+            refused={why: counters.refused[why] for why in REFUSALS},
             updates_sent=counters.updates_sent,
+            updates_dropped=counters.updates_dropped,
             frames_sent=counters.frames_sent,
+            behind=sum(connection.behind for connection in connections),
             bad_messages=counters.bad_messages,
+            messages_delayed=counters.messages_delayed,
+            requests_refused=counters.requests_refused,
+            workers_busy=self.workers.busy,
+            workers_waiting=self.workers.waiting,
+            max_workers=self.workers.limit,
+            blocked=counters.blocked,
+            longest_blocked=counters.longest_blocked,
         )
 
-    def refuse_handshake(self, app: DashApp, headers: Headers) -> str | None:
-        """Why a handshake must not be accepted, or None. Nothing of the app has run yet.
+    @contextmanager
+    def admit(
+        self, app: DashApp, origins: Sequence[str], hosts: Sequence[str], secure: bool
+    ) -> Iterator[None]:
+        """Check a handshake, and hold a place for its connection. Nothing of the app has run yet.
+
+        A `HandshakeRefused` from inside is counted and logged too.
 
         Args:
-            headers: the request's.
+            app: the Dash app that is asked for.
+            origins: the values of the ``Origin`` headers.
+            hosts: the values of the ``Host`` headers.
+            secure: whether the browser is known to have connected by TLS.
+
+        Raises:
+            HandshakeRefused: it must not be accepted.
         """
-        if self._all_gone is not None:
-            return "The server is shutting down"
-        origin, host = headers.get("origin"), headers.get("host")
-        if not origin:
-            return "Origin header required"
-        if origin not in app.allowed_origins and urlsplit(origin).netloc != host:
-            return (
-                f"Origin {origin!r} is not this host, {host!r}; "
-                "allow it with Dash(websocket_allowed_origins=[...])"
+        try:
+            if self._all_gone is not None:
+                raise HandshakeRefused("restart", 503, "The server is shutting down")
+            if (fault := find_fault(origins, hosts, secure, app.allowed_origins)) is not None:
+                raise HandshakeRefused("origin", 403, fault)
+            if self._places_taken >= self.settings.max_connections:
+                raise HandshakeRefused("full", 503, "The server has all the connections it takes")
+            self._places_taken += 1
+            try:
+                yield
+            finally:
+                self._places_taken -= 1
+        except HandshakeRefused as refused:
+            # A proxy that hides the host is to be seen, a flood of strangers not to fill the log.
+            usual = refused.why == "restart" or self._counters.refused[refused.why]
+            logger.log(
+                logging.INFO if usual else logging.WARNING, "Refused a WebSocket: %s", refused
             )
-        return None
+            self._counters.refused[refused.why] += 1
+            raise
 
     async def serve(
         self, transport: Transport, app: DashApp, websocket: object, client: str = ""
@@ -119,23 +173,43 @@ class Runtime:
     async def _serve(
         self, transport: Transport, app: DashApp, websocket: object, client: str
     ) -> None:
-        rejected = await _ask_hooks("websocket_connect", REJECTED, websocket)
-        if rejected is None and self._all_gone is not None:
-            rejected = RESTART  # the drain has begun while the hooks were asked
-        if rejected is not None:
-            with suppress(Disconnected):
-                await transport.close(rejected.code, rejected.reason)
-            return
+        settings, identity = self.settings, None
+        revoked: list[tuple[Callable[[Peer], object], Close]] = []
 
         async def look_at(message: dict[str, Any]) -> Close | None:
-            return await _ask_hooks("websocket_message", MESSAGE_REJECTED, websocket, message)
+            try:
+                await ask_hooks("websocket_message", settings.hook_timeout, websocket, message)
+            except Rejected as rejected:
+                return rejected.close
+            return None
 
-        connection = Connection(
-            transport,
-            self._shared.get(lambda: self._share(app)),
-            client,
-            look_at if hooks.get_hooks("websocket_message") else None,
-        )
+        self._undecided[id(revoked)] = revoked
+        try:
+            await ask_hooks("websocket_connect", settings.hook_timeout, websocket)
+            if settings.identify is not None:
+                identity = await ask_identity(settings.identify, settings.hook_timeout, websocket)
+            connection = Connection(
+                transport,
+                self._shared.get(lambda: self._share(app)),
+                client,
+                identity,
+                look_at if has_hooks("websocket_message") else None,
+            )
+            # What has happened while they were asked:
+            if self._all_gone is not None:
+                raise Rejected(RESTART)
+            for where, close in revoked:
+                if where(connection.peer):
+                    raise Rejected(close)
+        except Rejected as rejected:
+            self._counters.refused[rejected.close.why] += 1
+            with suppress(Disconnected):
+                await transport.close(rejected.close.code, rejected.close.reason)
+            return
+        finally:
+            del self._undecided[id(revoked)]
+        if settings.identify is not None:
+            logger.info("Connection %s belongs to %r", connection.id, identity)
         self._connections.add(connection)
         self._accepted += 1
         try:
@@ -144,6 +218,25 @@ class Runtime:
             self._connections.discard(connection)
             if self._all_gone is not None and not self._connections:
                 self._all_gone.set()
+
+    def close(self, where: Callable[[Peer], object], code: int, reason: str) -> int:
+        """What `WebSocketRuntime.close` does."""
+        check_close(code, reason)
+        close = Close(code, reason, "revoked")
+        for revoked in tuple(self._undecided.values()):
+            revoked.append((where, close))
+        chosen = [
+            connection
+            for connection in tuple(self._connections)
+            if not connection.ending and where(connection.peer)
+        ]
+        for connection in chosen:
+            if connection.thread_id == threading.get_ident():
+                connection.end(close)
+            else:
+                with suppress(RuntimeError):  # its loop has ended, and the connection with it
+                    call_soon(connection.token, partial(connection.end, close))
+        return len(chosen)
 
     def _share(self, app: DashApp) -> Shared:
         if not self._swept:
@@ -157,18 +250,13 @@ class Runtime:
         return Shared(
             app=app,
             settings=settings,
-            limiter=anyio.CapacityLimiter(self._max_threads(app)),
+            workers=self.workers,
             counters=self._counters,
             clock=self._clock,
             silence_timeout=settings.silence_timeout or SILENT_HEARTBEATS * heartbeat,
             # Dash's worker looks with each heartbeat, and is to be the first to close.
             inactivity_timeout=inactivity and inactivity + 2 * heartbeat,
         )
-
-    def _max_threads(self, app: DashApp) -> int:
-        if self.settings.max_threads is not None:
-            return self.settings.max_threads
-        return default_threads(self.settings.mode, app.max_workers)
 
     async def sweep(self) -> None:
         """Look after all connections now and then, until cancelled; the server runs it.
@@ -186,11 +274,15 @@ class Runtime:
             # Much later than that, and something has blocked the loop.
             self._clock.now += min(now - before, 2 * interval)
             before = now
-            for connection in tuple(self._connections):
-                try:
-                    connection.sweep()
-                except Exception:  # would end the look-out for all others, and the server's life
-                    logger.exception("A sweep failed; this is a defect of dashws-async")
+            self._sweep_all()
+
+    def _sweep_all(self) -> None:
+        """Apart from `sweep`, whose frame would hold the last connection when it has gone."""
+        for connection in tuple(self._connections):
+            try:
+                connection.sweep()
+            except Exception:  # would end the look-out for all others, and the server's life
+                logger.exception("A sweep failed; this is a defect of dashws-async")
 
     def open(self) -> None:
         """Accept handshakes; so it is at first, and again after a `drain`."""
@@ -256,28 +348,10 @@ class Runtime:
                 await self._all_gone.wait()
 
 
-def default_threads(mode: Mode, max_workers: int) -> int:
+def default_workers(mode: Mode, of_dash: int = 4) -> int:
     """How many worker threads an app may have where nobody says.
 
     In ``mode="threads"`` the guide's number (Connection Limits and Scaling:
     ``min(32, cpu_count + 4)``), otherwise ``Dash(websocket_max_workers=...)``.
     """
-    return min(32, (os.cpu_count() or 1) + 4) if mode == "threads" else max_workers
-
-
-async def _ask_hooks(name: str, default: Close, *arguments: object) -> Close | None:
-    """Run Dash's WebSocket hooks; the first that objects decides how to close."""
-    for hook in hooks.get_hooks(name):
-        try:
-            verdict = hook(*arguments)
-            if inspect.isawaitable(verdict):
-                verdict = await verdict
-        except Exception:
-            logger.exception("The %s hook failed, which rejects", name)
-            return HOOK_FAILED
-        if verdict is False:
-            return default
-        if isinstance(verdict, tuple) and len(verdict) == 2:
-            code, reason = verdict
-            return Close(code, reason, "hook")
-    return None
+    return min(32, (os.cpu_count() or 1) + 4) if mode == "threads" else of_dash

@@ -6,10 +6,14 @@ Knows names, units, defaults and what is allowed; nothing of what they do.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 Mode = Literal["async", "hybrid", "threads"]
+
+Identify = Callable[[Any], object]
+"""Tells who a connection belongs to, from the framework's WebSocket; may be async."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,7 +27,17 @@ class Settings:
     tab_timeout: float
     drain_rate: float
     max_outbox_bytes: int
-    max_threads: int | None
+    max_message_bytes: int
+    compression: bool
+    max_messages_per_second: float
+    max_bad_messages: int
+    max_callbacks: int
+    max_reads: int
+    max_connections: int
+    hook_timeout: float
+    identify: Identify | None
+    max_workers: int | None
+    blocked_after: float | None
 
     def __post_init__(self) -> None:
         if self.mode not in get_args(Mode):
@@ -36,8 +50,21 @@ class Settings:
         _check_seconds("tab_timeout", self.tab_timeout)
         _check_number("drain_rate", self.drain_rate, "connections per second")
         _check_count("max_outbox_bytes", self.max_outbox_bytes, least=1024, unit="bytes")
-        if self.max_threads is not None:
-            _check_count("max_threads", self.max_threads, least=1, unit="threads")
+        _check_count("max_message_bytes", self.max_message_bytes, least=1024, unit="bytes")
+        if not isinstance(self.compression, bool):
+            raise TypeError(f"WebSocketRuntime(compression={self.compression!r}): must be a bool")
+        _check_number("max_messages_per_second", self.max_messages_per_second, "messages")
+        _check_count("max_bad_messages", self.max_bad_messages, least=1, unit="messages")
+        _check_count("max_callbacks", self.max_callbacks, least=1, unit="callbacks")
+        _check_count("max_reads", self.max_reads, least=1, unit="reads")
+        _check_count("max_connections", self.max_connections, least=1, unit="connections")
+        _check_seconds("hook_timeout", self.hook_timeout)
+        if self.identify is not None and not callable(self.identify):
+            raise TypeError(f"WebSocketRuntime(identify={self.identify!r}): must be a function")
+        if self.max_workers is not None:
+            _check_count("max_workers", self.max_workers, least=1, unit="threads")
+        if self.blocked_after is not None:
+            _check_seconds("blocked_after", self.blocked_after)
 
 
 def _check_seconds(name: str, value: object) -> None:

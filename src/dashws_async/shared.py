@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections import Counter
 from typing import NamedTuple
 
-import anyio
-
 from .dash_bridge import DashApp
 from .settings import Settings
+from .threads import Workers
 
 
 class Clock:
@@ -30,22 +29,34 @@ class Counters:
 
     __slots__ = (
         "bad_messages",
+        "blocked",
         "callbacks",
         "closed",
         "frames_sent",
+        "longest_blocked",
+        "messages_delayed",
         "persistent",
+        "refused",
+        "requests_refused",
         "stuck",
+        "updates_dropped",
         "updates_sent",
     )
 
     def __init__(self) -> None:
         self.bad_messages = 0
+        self.messages_delayed = 0
+        self.requests_refused = 0
         self.callbacks = 0  # persistent ones too
         self.persistent = 0
         self.stuck = 0
         self.frames_sent = 0
         self.updates_sent = 0
+        self.updates_dropped = 0
         self.closed: Counter[str] = Counter()
+        self.blocked = 0
+        self.longest_blocked = 0.0  # seconds
+        self.refused: Counter[str] = Counter()
 
 
 class Shared(NamedTuple):
@@ -55,8 +66,8 @@ class Shared(NamedTuple):
     """The Dash app."""
     settings: Settings
     """The knobs."""
-    limiter: anyio.CapacityLimiter
-    """Bounds the app's worker threads."""
+    workers: Workers
+    """The app's worker threads."""
     counters: Counters
     """Where everything is counted."""
     clock: Clock

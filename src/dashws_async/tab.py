@@ -40,12 +40,22 @@ class Wire(Protocol):
     id: str
     token: EventLoopToken
     thread_id: int
+    running_callbacks: int
+    """Of all its tabs; they count them."""
+    pending_reads: int
+    """Of all its tabs; they count them."""
 
     def post(self, message: Outgoing) -> None:
         """Send a message, in order."""
 
     def new_read_id(self) -> str:
         """A name for a ``get_props_request``; no other one ever has it."""
+
+    def drain(self, drained: Reply) -> None:
+        """Set ``drained`` once all that was sent so far is with the transport."""
+
+    def forget_drain(self, drained: Reply) -> None:
+        """Nobody waits for this any more."""
 
     def close(self, code: int, reason: str, by: object, closed: Reply) -> None:
         """End the connection; ``closed`` is set once the close frame is out."""
@@ -55,6 +65,9 @@ class Wire(Protocol):
 
     def reject(self, bad: BadMessage) -> None:
         """Answer a bad message."""
+
+    def answer_error(self, tab: str, request_id: str, message: str) -> None:
+        """Answer a request with an error."""
 
 
 class Tab:
@@ -68,6 +81,7 @@ class Tab:
 
     __slots__ = (
         "_asked_at",
+        "_drains",
         "_ended_at",
         "_idle",
         "_reads",
@@ -92,6 +106,7 @@ class Tab:
         self._wire = wire
         self._shared = shared
         self._reads: dict[str, Reply] = {}
+        self._drains: dict[Reply, None] = {}  # those of `drain` that still wait
         self._idle: anyio.Event | None = None
 
     # What callbacks use: the `handle.Line`.
@@ -119,19 +134,45 @@ class Tab:
     def ask(
         self, component_id: str, prop_name: str, path: list[str | int] | None, reply: Reply
     ) -> str:
-        """Ask the page for a property; ``reply`` is set when it answers, or at the end."""
-        request_id = self._wire.new_read_id()
+        """Ask the page for a property; ``reply`` is set when it answers, or at the end.
+
+        Raises:
+            RuntimeError: ``max_reads`` answers are awaited on this connection.
+        """
+        wire, max_reads = self._wire, self._shared.settings.max_reads
+        request_id = wire.new_read_id()
         if self.ended:
             reply.set(None)
             return request_id
+        if wire.pending_reads >= max_reads:
+            raise RuntimeError(
+                f"get_prop({component_id!r}, {prop_name!r}): {max_reads} answers are awaited "
+                "from this browser already, which is as many as WebSocketRuntime(max_reads=...) "
+                "allows"
+            )
         self._reads[request_id] = reply
+        wire.pending_reads += 1
         text = messages.get_props_request(self.literal, request_id, component_id, prop_name, path)
-        self.post(Outgoing(self.literal, text, is_update=False))
+        self.post(Outgoing(self.literal, text))
         return request_id
 
     def forget(self, request_id: str) -> None:
         """The answer to this request is not awaited any more."""
-        self._reads.pop(request_id, None)
+        if self._reads.pop(request_id, None) is not None:
+            self._wire.pending_reads -= 1
+
+    def drain(self, drained: Reply) -> None:
+        """Set ``drained`` once all that was sent so far is with the transport, or at the end."""
+        if self.ended:
+            drained.set({})
+        else:
+            self._drains[drained] = None
+            self._wire.drain(drained)
+
+    def forget_drain(self, drained: Reply) -> None:
+        """Nobody waits for this any more."""
+        self._drains.pop(drained, None)
+        self._wire.forget_drain(drained)
 
     def close(self, code: int, reason: str, by: object, closed: Reply) -> None:
         """What ``ws.close()`` does: end the connection, sparing the callback that asked for it.
@@ -147,28 +188,40 @@ class Tab:
 
     def answered(self, request_id: str, props: dict[str, Any]) -> None:
         """The page has answered a read, perhaps one that nobody awaits any more."""
-        if (reply := self._reads.get(request_id)) is not None:
+        reply = self._reads.get(request_id)
+        self.forget(request_id)  # the first answer counts
+        if reply is not None:
             reply.set(props)
 
     def start(self, spec: CallbackSpec, request: CallbackRequest) -> None:
         """Start a callback; one whose request runs already gets an error answer."""
         callback = CallbackTask(self._shared, spec, request, self)
-        counters = self._shared.counters
+        wire, counters = self._wire, self._shared.counters
+        max_callbacks = self._shared.settings.max_callbacks
 
         async def run() -> None:
             # Registered from inside: a task that is torn down before its first step is nobody's.
             if self.ended:
                 return
-            if self.running.setdefault(request.request_id, callback) is not callback:
-                text = f"request {request.request_id!r} runs already"
-                self._wire.reject(BadMessage(text, self.renderer_id, None))
+            request_id = request.request_id
+            if request_id in self.running:
+                text = f"Bad message: request {request_id!r} runs already"
+                wire.reject(BadMessage(text, self.renderer_id, None))
                 return
+            if wire.running_callbacks >= max_callbacks:
+                counters.requests_refused += 1
+                text = f"{max_callbacks} callbacks of this browser run already; try again later."
+                wire.answer_error(self.literal, request_id, text)
+                return
+            self.running[request_id] = callback
+            wire.running_callbacks += 1
             counters.callbacks += 1
             counters.persistent += spec.persistent
             try:
                 await callback.run()
             finally:
-                del self.running[request.request_id]
+                del self.running[request_id]
+                wire.running_callbacks -= 1
                 counters.callbacks -= 1
                 counters.persistent -= spec.persistent
                 counters.stuck -= callback.stuck
@@ -191,11 +244,16 @@ class Tab:
         self._ended_at = time.monotonic()
         # First the cancellations: they are what a callback hears that waits in get_prop.
         for callback in self.running.values():
-            if not callback.spec.persistent and callback is not spare:
+            # A persistent one is left to end by itself, unless it has not even begun.
+            spared = callback is spare or (callback.spec.persistent and callback.has_begun)
+            if not spared:
                 callback.cancel()
         for reply in self._reads.values():
             reply.set(None)
+        self._wire.pending_reads -= len(self._reads)
         self._reads.clear()
+        for drained in self._drains:
+            drained.set({})
 
     async def wind_up(self) -> None:
         """Wait for the callbacks after the end, cancelling those that stay. Cannot be cancelled."""
@@ -245,7 +303,7 @@ class Tab:
             self._asked_at = now
             read_id = self._wire.new_read_id()
             text = messages.get_props_request(self.literal, read_id, "", "id", None)
-            self.post(Outgoing(self.literal, text, is_update=False))
+            self.post(Outgoing(self.literal, text))
         return now >= self._asked_at + timeout / 2
 
     # For operators.

@@ -20,7 +20,7 @@ from dashws_async.watchdog import RunQueue, Watchdog
 from serving import Server, server_class
 from until import eventually
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.alone]
 
 HERE = re.escape(__file__)
 
@@ -82,7 +82,7 @@ async def test_a_callback_that_blocks_is_named_with_its_place_and_for_how_long(
     )
     assert found, warning
     assert found[1].endswith(function.__qualname__)
-    assert 0.3 < float(found[2]) <= 0.6
+    assert float(found[2]) > 0.3
     assert runtime.statistics().longest_blocked > 0.3
 
 
@@ -99,7 +99,7 @@ async def test_a_blockage_is_told_while_it_lasts(watched, blockages, caplog, mon
     while not warnings(caplog):
         assert time.monotonic() < deadline
         block(0.01)
-    assert "has been blocking the event loop for 0." in warnings(caplog)[0]
+    assert re.search(r"has been blocking the event loop for \d\.\d\d s", warnings(caplog)[0])
     assert blockages == []
     await eventually(lambda: blockages)
     assert "blocked the event loop" in warnings(caplog)[-1]
@@ -246,7 +246,7 @@ async def test_it_watches_every_kind_of_loop(serve, worker_class, anyio_backend)
     async with open_browser(server.url) as browser:
         page = await browser.open_page()
         await page.wait_for("live", "children", 25)
-    assert "live has been blocking the event loop for 1.0" in server.log
+    assert re.search(r"live has been blocking the event loop for 1\.\d\d s", server.log)
     assert re.search(
         r"live blocked the event loop for 1\.\d\d s, at .*example.py:\d+ in live", server.log
     )

@@ -129,6 +129,7 @@ class Watchdog:
     def __init__(self, blocked_after: float, count: Callable[[float], None]) -> None:
         self._blocked_after = blocked_after
         self._pause = max(blocked_after / 2, SHORTEST_PAUSE)
+        self._limit = self._pause + blocked_after
         self._count = count
         self._turned, self._left = threading.Event(), threading.Event()
         self._thread = threading.Thread(target=self._watch, name="dashws-async watchdog")
@@ -155,8 +156,7 @@ class Watchdog:
         collections = _full_collections()
         if stretch.wait(self._left, self._pause):
             return False
-        # Code that holds the interpreter's lock makes this thread late: now it is still there.
-        culprit = self._look() if self._is_overdue(stretch) else None
+        culprit = self._look_if_late(stretch)
         self._turned.clear()
         try:
             call_soon(self._token, self._turned.set)
@@ -189,11 +189,17 @@ class Watchdog:
                     _report("has been blocking", culprit, seconds)
                     report_after *= 10
             before = now
-        return culprit
+        return culprit or self._look_if_late(stretch)
+
+    def _look_if_late(self, stretch: Stretch) -> Culprit | None:
+        """What has held up this thread too, by the interpreter's lock: it is there still."""
+        if stretch.elapsed() < self._limit:
+            return None
+        culprit = self._look()  # first, because what follows lets the loop go on
+        return culprit if self._is_overdue(stretch) else None
 
     def _is_overdue(self, stretch: Stretch) -> bool:
-        limit = self._pause + self._blocked_after
-        return stretch.elapsed() >= limit and stretch.usable() >= limit
+        return stretch.elapsed() >= self._limit and stretch.usable() >= self._limit
 
     def _look(self) -> Culprit | None:
         """What the loop runs; None if it waits, or somebody looks at it with a debugger."""

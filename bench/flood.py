@@ -22,7 +22,7 @@ import time
 import urllib.request
 
 import websockets
-from latency import free_port
+from suite.server import free_port
 
 APP = """
 import sys

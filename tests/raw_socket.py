@@ -54,6 +54,14 @@ class RawSocket:
             self._socket.sendall(bytes([byte]))
             time.sleep(pause)
 
+    def send_bytes(self, data):
+        """Send frames, or what is none."""
+        self._socket.sendall(data)
+
+    def receive_bytes(self, most):
+        """Some of what comes next, frames or parts of them."""
+        return self._socket.recv(most)
+
     def receive(self):
         """The next text message, or the code of the close frame."""
         first, length = self._take(2)

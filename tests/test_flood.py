@@ -1,13 +1,16 @@
 """A client that says all it can, or all too slowly, against a real server process."""
 
+import contextlib
 import json
 import random
 import resource
+import socket
 import textwrap
 import threading
 import time
 import urllib.request
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -135,8 +138,9 @@ def test_a_flood_is_slowed_down_and_harms_nobody(server, neighbour):
             sent += 1
 
     def listen():
-        while not isinstance(flooder.receive(), int):
-            pass
+        with contextlib.suppress(OSError):  # until it leaves
+            while not isinstance(flooder.receive(), int):
+                pass
 
     deadline = time.monotonic() + SECONDS
     threads = [threading.Thread(target=target, daemon=True) for target in (flood, listen)]
@@ -157,6 +161,35 @@ def test_a_flood_is_slowed_down_and_harms_nobody(server, neighbour):
     neighbour.goes_on()
 
 
+TINY = {
+    "fragments": b"\x01\x80\0\0\0\0" + b"\x00\x80\0\0\0\0" * 100_000,
+    "pings": b"\x89\x80\0\0\0\0" * 50_000,
+    "messages": b"\x81\x80\0\0\0\0" * 50_000,
+}
+
+
+@pytest.mark.parametrize("frames", TINY.values(), ids=TINY)
+def test_a_flood_of_empty_frames_holds_nobody_up(server, neighbour, frames):
+    flooder = RawSocket(server.url)
+
+    def flood():
+        with contextlib.suppress(OSError):  # until it is closed
+            flooder.send_bytes(frames)
+            while flooder.receive_bytes(2**16):
+                pass
+
+    flooding = threading.Thread(target=flood, daemon=True)
+    flooding.start()
+    end, waits = time.monotonic() + SECONDS, []
+    while time.monotonic() < end:
+        begun = time.monotonic()
+        neighbour.goes_on(values=1)
+        waits.append(time.monotonic() - begun)
+    print(f"the neighbour's longest wait: {max(waits) * 1000:.0f} ms")
+    assert max(waits) < 2
+    flooder.reset()
+
+
 def test_a_message_that_comes_a_byte_at_a_time_is_served_as_any_other(server, neighbour):
     slow = RawSocket(server.url)
     dripping = threading.Thread(target=slow.drip, args=(ask(1), 0.005), daemon=True)
@@ -165,3 +198,15 @@ def test_a_message_that_comes_a_byte_at_a_time_is_served_as_any_other(server, ne
         neighbour.goes_on()
     assert json.loads(slow.receive())["payload"]["status"] == "ok"
     slow.reset()
+
+
+def test_a_handshake_that_comes_a_byte_at_a_time_is_waited_for_a_few_seconds(server, neighbour):
+    """Hypercorn's ``keep_alive_timeout``: 5."""
+    begun, address = time.monotonic(), urlsplit(server.url)
+    with socket.create_connection((address.hostname, address.port), timeout=10) as slow:
+        with contextlib.suppress(OSError):
+            slow.sendall(b"GET /")
+            while time.monotonic() < begun + 20:
+                slow.sendall(b"x")
+                neighbour.goes_on(values=5)
+        assert 4 < time.monotonic() - begun < 20

@@ -3,36 +3,58 @@
 Where one of these fails, Hypercorn has changed inside: see `backends/hypercorn.py`.
 """
 
-import asyncio
+import collections
 import contextlib
+import functools
+import shutil
+import ssl
+import subprocess
+import sys
+import threading
+from urllib.parse import urlsplit
 
 import anyio
+import hypercorn.asyncio.tcp_server
 import hypercorn.config
+import hypercorn.trio.tcp_server
 import pytest
-import sniffio
-import trio
-import websockets
+import websockets.sync.client
+from anyio.lowlevel import checkpoint
 from dash import hooks
-from hypercorn.protocol.ws_stream import FrameTooLargeError
+from hypercorn.protocol.events import Data
+from hypercorn.protocol.ws_stream import FrameTooLargeError, WSStream
 from quart import websocket
 from wsproto.events import BytesMessage, TextMessage
 
 from apps import make_app
 from dashws_async import WebSocketRuntime
+from dashws_async.backends import asgi
 from dashws_async.backends import hypercorn as internals
+from dashws_async.backends.lifespan import CARRIER
 from dashws_async.backends.quart import TRANSPORT
 from dashws_async.messages import HEARTBEAT_ACK
 from ports import free_port
 from raw_socket import RawSocket
+from serving import Server, server_class
 from until import eventually
 
 pytestmark = pytest.mark.anyio
 
 HEARTBEAT = '{"type": "heartbeat"}'
 
+HANDSHAKE = """\
+GET / HTTP/1.1
+Host: test
+Upgrade: websocket
+Connection: Upgrade
+Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==
+Sec-WebSocket-Version: 13
+
+""".replace("\n", "\r\n")
+
 
 @contextlib.asynccontextmanager
-async def served(app, loop):
+async def served(app, loop, **settings):
     """The URL at which Hypercorn serves an ASGI application in this process."""
     if loop == "trio":
         from hypercorn.trio import serve
@@ -41,6 +63,8 @@ async def served(app, loop):
     config, stop = hypercorn.config.Config(), anyio.Event()
     config.bind = [f"127.0.0.1:{free_port()}"]
     config.loglevel = "ERROR"
+    for name, value in settings.items():
+        setattr(config, name, value)
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(lambda: serve(app, config, shutdown_trigger=stop.wait))
         host, port = config.bind[0].split(":")
@@ -75,6 +99,33 @@ async def test_compression_is_agreed_on_only_where_it_is_switched_on(anyio_backe
         assert compresses(client) is compression
         await client.send(HEARTBEAT)
         assert await client.recv() == HEARTBEAT_ACK
+
+
+@pytest.mark.process
+@pytest.mark.parametrize(("loop", "workers"), [("uvloop", 0), ("asyncio", 2), ("trio", 2)])
+def test_compression_is_off_however_hypercorn_is_started(tmp_path, loop, workers):
+    package, name = server_class(loop)
+    source = f"""
+from dash import Dash, html
+from {package} import {name}
+from dashws_async import WebSocketRuntime
+
+app = Dash(__name__, server={name}(__name__), websocket_callbacks=True,
+           plugins=[WebSocketRuntime()])
+app.layout = html.Div()
+"""
+    server = Server(source, loop, tmp_path, by="hypercorn", workers=workers)
+    server.start()
+    try:
+        for _ in range(5):  # any worker may answer
+            with websockets.sync.client.connect(
+                server.url.replace("http", "ws") + "/_dash-ws-callback", origin=server.url
+            ) as client:
+                assert not compresses(client)
+                client.send(HEARTBEAT)
+                assert client.recv() == HEARTBEAT_ACK
+    finally:
+        server.stop()
 
 
 async def test_other_websockets_of_the_app_are_as_they_were(anyio_backend):
@@ -179,40 +230,161 @@ async def test_a_connect_hook_may_receive(anyio_backend):
     assert heard == ["ann"]
 
 
-async def test_a_client_that_goes_on_sending_does_not_keep_a_connection_that_was_closed(
-    anyio_backend,
+@pytest.fixture
+def tcp_connections(monkeypatch):
+    """Those for which Hypercorn has a task."""
+    found = set()
+
+    def noted(run):
+        @functools.wraps(run)
+        async def noted(connection):
+            found.add(connection)
+            try:
+                await run(connection)
+            finally:
+                found.remove(connection)
+
+        return noted
+
+    for module in (hypercorn.asyncio.tcp_server, hypercorn.trio.tcp_server):
+        monkeypatch.setattr(module.TCPServer, "run", noted(module.TCPServer.run))
+    return found
+
+
+@pytest.mark.parametrize("closed_by", ["server", "client"])
+async def test_nothing_is_left_of_a_client_that_had_sent_more_than_was_taken(
+    anyio_backend, closed_by, tcp_connections
 ):
     """Hypercorn would wait for ever for somebody to take what came."""
     runtime = WebSocketRuntime(max_messages_per_second=20)
     app = make_app(anyio_backend, runtime=runtime)
+    delayed = threading.Event()
 
     def flood():
         client = RawSocket(url)
         with contextlib.suppress(OSError):
-            while True:
+            while closed_by == "server" or not delayed.is_set():
                 client.send(HEARTBEAT)
         client.reset()
 
     async with served(app.server, anyio_backend) as url, anyio.create_task_group() as tasks:
-        before = tasks_living()
+        before = set(tcp_connections)
         tasks.start_soon(anyio.to_thread.run_sync, flood)
         await eventually(lambda: runtime.statistics().messages_delayed)
-        runtime.close(where=lambda peer: True)
+        delayed.set()
+        if closed_by == "server":
+            runtime.close(where=lambda peer: True)
         await eventually(lambda: runtime.statistics().connections == 0)
-        await eventually(lambda: tasks_living() <= before)
+        await eventually(lambda: tcp_connections <= before)
 
 
-def tasks_living():
-    """How many tasks the running loop has."""
-    if sniffio.current_async_library() == "trio":
-        return trio.lowlevel.current_statistics().tasks_living
-    return len(asyncio.all_tasks())
+async def test_nobody_waits_for_an_application_that_has_ended(anyio_backend, monkeypatch):
+    """Not even later: Hypercorn may have waited elsewhere, amid what it had parsed."""
+    monkeypatch.setattr(asgi, "NOTHING_COMES", 0.01)
+    runtime, streams = WebSocketRuntime(), []
+    app = make_app(anyio_backend, runtime=runtime)
+
+    @app.server.before_websocket
+    async def note():
+        streams.append(websocket.scope[CARRIER].stream)
+
+    async with served(app.server, anyio_backend) as url:
+        async with connected(url, anyio_backend) as client:
+            await client.send(HEARTBEAT)
+            assert await client.recv() == HEARTBEAT_ACK
+        await eventually(lambda: runtime.statistics().connections == 0)
+        await anyio.sleep(0.1)
+        with anyio.fail_after(5):
+            for _ in range(100):
+                await streams[0].app_put({"type": "websocket.receive", "text": HEARTBEAT})
+
+
+async def test_others_have_their_turn_amid_what_a_client_sends(anyio_backend, monkeypatch):
+    """Many tiny frames take long, and Hypercorn gives no turn to others meanwhile."""
+    turn, parsed_in_turn, handle = 0, collections.Counter(), WSStream.handle
+
+    async def noted(stream, event):
+        if isinstance(event, Data):
+            parsed_in_turn[turn] += len(event.data)
+        await handle(stream, event)
+
+    async def take_turns():
+        nonlocal turn
+        while True:
+            turn += 1
+            await checkpoint()
+
+    monkeypatch.setattr(WSStream, "handle", noted)
+    app, pong = make_app(anyio_backend), b"\x8a\x80\0\0\0\0"
+
+    def flood():
+        client = RawSocket(url)
+        client.send_bytes(pong * 50_000)
+        client.send(HEARTBEAT)
+        while b"heartbeat_ack" not in client.receive_bytes(2**20):
+            pass
+        client.reset()
+
+    async with served(app.server, anyio_backend) as url, anyio.create_task_group() as tasks:
+        tasks.start_soon(take_turns)
+        await anyio.to_thread.run_sync(flood)
+        tasks.cancel_scope.cancel()
+    assert max(parsed_in_turn.values()) <= 2 * internals.TURN  # of one read, and of the next
+    assert parsed_in_turn.total() > 50_000 * len(pong)
+
+
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory):
+    """Hypercorn's settings for TLS."""
+    if shutil.which("openssl") is None:
+        pytest.skip("makes a certificate with openssl")
+    folder = tmp_path_factory.mktemp("certificate")
+    files = {name: str(folder / name) for name in ("keyfile", "certfile")}
+    command = "openssl req -x509 -nodes -newkey ec -pkeyopt ec_paramgen_curve:P-256 -subj /CN=test"
+    options = ["-keyout", files["keyfile"], "-out", files["certfile"]]
+    subprocess.run([*command.split(), *options], check=True, capture_output=True)
+    return files
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems do not say what was taken")
+@pytest.mark.parametrize("tls", [False, True])
+async def test_what_a_client_takes_is_known_and_it_can_be_dropped(anyio_backend, tls, request):
+    connections, ended = [], anyio.Event()
+
+    async def app(scope, receive, send):
+        if scope["type"] == "lifespan":
+            while (event := await receive())["type"].startswith("lifespan"):
+                await send({"type": event["type"] + ".complete"})
+        connections.append(internals.tcp_connection(scope, send))
+        await send({"type": "websocket.accept"})
+        await send({"type": "websocket.send", "bytes": bytes(20_000_000)})
+        while (await receive())["type"] != "websocket.disconnect":
+            pass
+        ended.set()
+
+    unverified = ssl.create_default_context()
+    unverified.check_hostname, unverified.verify_mode = False, ssl.CERT_NONE
+    unverified.set_alpn_protocols(["http/1.1"])
+    settings = request.getfixturevalue("certificate") if tls else {}
+    async with served(app, anyio_backend, **settings) as url:
+        host, port = urlsplit(url).netloc.split(":")
+        client = await anyio.connect_tcp(
+            host, int(port), ssl_context=unverified if tls else None, tls_standard_compatible=False
+        )
+        async with client:
+            await client.send(HANDSHAKE.encode())
+            received = 0
+            while received < 5_000_000:
+                received += len(await client.receive())
+            (connection,) = connections
+            assert 4_000_000 < internals.bytes_taken(connection) < 20_000_000
+            internals.abort(connection)
+            with anyio.fail_after(10):
+                await ended.wait()
+            await eventually(lambda: internals.bytes_taken(connection) is None)
 
 
 def test_the_failures_of_both_servers_are_contained():
-    import hypercorn.asyncio.tcp_server
-    import hypercorn.trio.tcp_server
-
     internals.contain_failures()
     internals.contain_failures()
     for module in (hypercorn.asyncio.tcp_server, hypercorn.trio.tcp_server):

@@ -1,9 +1,11 @@
 """Clients that do not keep up: what they get, what they cost, and how they are told apart."""
 
+import contextlib
 import json
 import os
 import resource
 import statistics
+import sys
 import textwrap
 import threading
 import time
@@ -16,6 +18,7 @@ from dash import Input, Output, Patch, set_props
 
 from apps import make_app
 from dashws_async import WebSocketRuntime, offload
+from dashws_async.backends.asgi import AsgiTransport
 from dashws_async.testing import open_browser
 from raw_socket import RawSocket
 from serving import Server, server_class
@@ -112,6 +115,57 @@ async def test_a_page_that_keeps_up_gets_every_update(anyio_backend):
         await page.wait_for("go", "title", "done")
         assert page.history("out", "children") == list(range(count))
     assert runtime.statistics().updates_dropped == 0
+
+
+SEND_TIMEOUT, SWEEP = 20, 2.5
+"""Seconds: the runtime's default, and how often it looks."""
+
+
+@contextlib.asynccontextmanager
+async def amid_a_message(loop, monkeypatch, taken):
+    """A runtime whose one client never gets a message whole; `taken` says how far it is."""
+    runtime, app = make_stage(loop, silence_timeout=3600)
+    monkeypatch.setattr(AsgiTransport, "bytes_taken", lambda transport: taken())
+
+    @on_click(app)
+    async def feed(_):
+        while True:
+            set_props("out", {"children": "x" * 100_000})
+            await anyio.sleep(0.1)
+
+    async with open_browser(app) as browser:
+        page = await browser.open_page()
+        browser.pause_reading()
+        await page.click("go")
+        await eventually(lambda: runtime.statistics().behind, timeout=SEND_TIMEOUT)
+        yield runtime
+
+
+@pytest.mark.anyio
+@pytest.mark.virtual_time
+async def test_a_client_that_takes_a_large_message_slowly_may_take_its_time(
+    anyio_backend_name, monkeypatch
+):
+    stops = 300  # seconds until it takes nothing more
+
+    def taken():
+        return min(anyio.current_time(), stops)
+
+    async with amid_a_message(anyio_backend_name, monkeypatch, taken) as runtime:
+        await anyio.sleep(stops + SEND_TIMEOUT - SWEEP - anyio.current_time())
+        assert not runtime.statistics().closed["slow"]
+        await anyio.sleep(3 * SWEEP + 1)
+        assert runtime.statistics().closed["slow"]
+
+
+@pytest.mark.anyio
+@pytest.mark.virtual_time
+async def test_a_slow_client_does_not_hold_up_the_end(anyio_backend_name, monkeypatch):
+    async with amid_a_message(anyio_backend_name, monkeypatch, anyio.current_time) as runtime:
+        await anyio.sleep(100)
+        runtime.close(where=lambda peer: True)
+        await anyio.sleep(SEND_TIMEOUT + 2 * SWEEP)
+        assert not runtime.statistics().connections
 
 
 # Over the network
@@ -255,6 +309,23 @@ def test_a_client_that_stops_reading_costs_little_and_is_closed(serve):
     until(lambda: stage.look()["closed"]["slow"], stage.look)
     assert idle.receive_close() == 1013
     latencies(neighbour, 0.1)  # it still gets its answers
+
+
+@pytest.mark.process
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems do not say what was taken")
+def test_a_client_on_a_narrow_line_is_closed_only_once_it_takes_nothing(serve):
+    """10 kB in a second of a large message: it has nothing whole for a long time."""
+    send_timeout = 1
+    stage = serve(interval=60, size=8_000_000, send_timeout=send_timeout)
+    client = stage.connect()
+    click(client, "go", 60)
+    end = time.monotonic() + 5 * send_timeout
+    while time.monotonic() < end:
+        client.receive_bytes(1000)
+        time.sleep(0.1)
+    assert stage.look()["closed"]["slow"] == 0
+    until(lambda: stage.look()["closed"]["slow"], stage.look)
+    client.reset()
 
 
 @pytest.mark.process

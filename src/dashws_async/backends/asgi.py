@@ -9,10 +9,15 @@ from __future__ import annotations
 import logging
 from typing import Any
 
+import anyio
+
 from ..connection import Disconnected
-from .hypercorn import TcpConnection, abort
+from .hypercorn import TcpConnection, abort, bytes_taken
 
 logger = logging.getLogger("dashws_async")
+
+NOTHING_COMES = 1.0
+"""Seconds after which nothing waits any more for the application to receive it."""
 
 
 class AsgiTransport:
@@ -24,7 +29,7 @@ class AsgiTransport:
         tcp: what carries the WebSocket, where that can be reached.
     """
 
-    __slots__ = ("_accepted", "_over", "_receive", "_send", "_tcp", "left")
+    __slots__ = ("_accepted", "_left", "_over", "_receive", "_send", "_tcp")
 
     def __init__(self, receive: Any, send: Any, tcp: TcpConnection | None = None) -> None:
         self._receive = receive
@@ -32,11 +37,10 @@ class AsgiTransport:
         self._tcp = tcp
         self._accepted = False
         self._over = False
-        self.left = False
-        """Whether the server has said that the client is gone. It says so once."""
+        self._left = False  # the server says so once
 
     async def receive(self) -> str | bytes:
-        while not self.left:
+        while not self._left:
             event = await self._receive()
             if event["type"] == "websocket.receive":
                 text: str | None = event.get("text")
@@ -45,7 +49,7 @@ class AsgiTransport:
                     return text
                 if data is not None:  # neither: the rest of a message that was refused
                     return data
-            self.left = event["type"] == "websocket.disconnect"
+            self._left = event["type"] == "websocket.disconnect"
         self._over = True
         raise Disconnected
 
@@ -56,6 +60,9 @@ class AsgiTransport:
 
     async def close(self, code: int, reason: str) -> None:
         await self.send_event({"type": "websocket.close", "code": code, "reason": reason})
+
+    def bytes_taken(self) -> int | None:
+        return None if self._tcp is None else bytes_taken(self._tcp)
 
     def abort(self) -> None:
         if self._tcp is not None:
@@ -80,6 +87,8 @@ class AsgiTransport:
             self._accepted = self._accepted or event["type"] == "websocket.accept"
 
     async def hear_out(self) -> None:
-        """Throw away what still comes, until the client is gone."""
-        while not self.left:
-            self.left = (await self._receive())["type"] == "websocket.disconnect"
+        """Throw away what waits to be received, until nothing does."""
+        nothing = anyio.CancelScope()
+        while not nothing.cancelled_caught:
+            with anyio.move_on_after(NOTHING_COMES) as nothing:
+                await self._receive()

@@ -1,11 +1,11 @@
 """What lies under a WebSocket where Hypercorn is the server: its stream, its TCP connection.
 
-ASGI has no way to refuse compression, to limit a message before it is whole, to drop a
-client that reads nothing, or to see that the server has begun to stop. In Hypercorn all
-of these are a few attributes away from the ``send`` that it gives to the application; and
-one of its faults can only be contained from inside. All its private names are here.
-Under another server, or where a middleware puts its own ``send`` in the place, nothing
-is found.
+ASGI has no way to refuse compression, to limit a message before it is whole, to see whether
+a client reads, to drop one that does not, or to see that the server has begun to stop. In
+Hypercorn all of these are a few attributes away from the ``send`` that it gives to the
+application; and some of its faults can only be contained from inside. All its private names
+are here. Under another server, or where a middleware puts its own ``send`` in the place,
+nothing is found.
 """
 
 from __future__ import annotations
@@ -19,6 +19,8 @@ from contextlib import suppress
 from typing import Any, cast
 
 import anyio
+from anyio.lowlevel import checkpoint
+from hypercorn.protocol.events import Data, Event
 from hypercorn.protocol.ws_stream import FrameTooLargeError, WebsocketBuffer, WSStream
 from wsproto.events import Message
 
@@ -35,6 +37,12 @@ MANY, SMALL = 1000, 100
 
 LAST_WORDS = 1.0
 """Seconds that a client has to answer the close frame after a message that is too long."""
+
+TURN = 2048
+"""Bytes of what a client sent that are parsed until all others have had their turn."""
+
+_BYTES_ACKED = slice(120, 128)
+"""``tcpi_bytes_acked`` in Linux's ``struct tcp_info``; before 4.1 it is not there, and reads 0."""
 
 _SERVERS = ("hypercorn.asyncio.tcp_server", "hypercorn.trio.tcp_server")
 
@@ -59,10 +67,37 @@ def restrict(stream: WSStream | None, *, max_message_bytes: int, compression: bo
     """
     if stream is None:
         return
+    stream.__class__ = _Stream
     refused = functools.partial(stream.task_group.spawn, _give_up, stream.app_put)
     stream.buffer = _Message(max_message_bytes, refused)
     if not compression:
         stream.handshake.extensions = None  # what the client offers
+
+
+def deafen(stream: WSStream) -> None:
+    """Have what still comes thrown away: the application has ended, and takes nothing more."""
+    stream.app_put = _throw_away
+
+
+async def _throw_away(event: object) -> None:
+    pass
+
+
+class _Stream(WSStream):
+    """Gives others their turn amid what a client has sent.
+
+    Hypercorn's parses up to 256 KiB in one turn of the loop: 40,000 frames, if they are empty.
+    """
+
+    async def handle(self, event: Event) -> None:
+        if not isinstance(event, Data):
+            await super().handle(event)
+            return
+        data = event.data
+        for start in range(0, len(data), TURN):
+            if start:
+                await checkpoint()
+            await super().handle(Data(event.stream_id, data[start : start + TURN]))
 
 
 class _Message(WebsocketBuffer):
@@ -140,6 +175,26 @@ def unsent_bytes(connection: TcpConnection) -> int:
     return 0 if transport.is_closing() else int(transport.get_write_buffer_size())
 
 
+def bytes_taken(connection: TcpConnection) -> int | None:
+    """What the client's system has acknowledged so far, amid a large message too.
+
+    None where ours does not say: it is not Linux, or the connection has ended, or is no TCP.
+    """
+    if sys.platform != "linux":
+        return None
+    if not hasattr(connection, "writer"):
+        tcp = _below_tls(connection.stream).socket
+    elif connection.writer.transport.is_closing():
+        return None  # its file descriptor may be somebody else's
+    else:
+        tcp = connection.writer.get_extra_info("socket")
+    try:
+        info = tcp.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _BYTES_ACKED.stop)
+    except OSError:
+        return None
+    return int.from_bytes(info[_BYTES_ACKED], sys.byteorder)
+
+
 def abort(connection: TcpConnection) -> None:
     """Drop a connection: what was not sent is lost, and a ``send`` that waits ends.
 
@@ -148,9 +203,13 @@ def abort(connection: TcpConnection) -> None:
     if hasattr(connection, "writer"):
         connection.writer.transport.abort()
     else:
-        stream = getattr(connection.stream, "transport_stream", connection.stream)  # below TLS
         with suppress(OSError):  # it has ended
-            stream.socket.shutdown(socket.SHUT_RDWR)
+            _below_tls(connection.stream).socket.shutdown(socket.SHUT_RDWR)
+
+
+def _below_tls(stream: Any) -> Any:
+    """Trio's ``SocketStream`` of a connection."""
+    return getattr(stream, "transport_stream", stream)
 
 
 def contain_failures() -> None:

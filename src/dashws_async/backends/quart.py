@@ -39,7 +39,7 @@ from ..loops import PerLoop, call_soon
 from ..runtime import HandshakeRefused, Runtime
 from ..threads import Worker, current_worker
 from .asgi import AsgiTransport
-from .hypercorn import restrict
+from .hypercorn import deafen, restrict
 from .lifespan import CARRIER, STOP_SIGNALS, Lifespan
 
 logger = logging.getLogger("dashws_async")
@@ -73,8 +73,10 @@ class DirectConnection(ASGIWebsocketConnection):
         try:
             await self.handle_websocket(websocket, transport.send_event)
         finally:
-            # Hypercorn waits without a limit for somebody to take what still comes.
-            if scope[CARRIER].stream is not None and not transport.left:
+            # Hypercorn waits without a limit for somebody to take what still comes, and that
+            # the client has left need not be the last of it.
+            if (stream := scope[CARRIER].stream) is not None:
+                deafen(stream)
                 Lifespan.of(self.app).start_soon(transport.hear_out)
 
 

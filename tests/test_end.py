@@ -282,6 +282,34 @@ async def test_drain_closes_every_connection_and_refuses_new_ones(anyio_backend)
         assert browser.connected
 
 
+@pytest.mark.virtual_time
+@pytest.mark.parametrize(("within", "last"), [(float("inf"), 4), (1.5, 1)])
+async def test_a_drain_closes_one_after_the_other_in_time(anyio_backend_name, within, last):
+    runtime = WebSocketRuntime(drain_rate=0.5)
+    app = make_app(anyio_backend_name, runtime=runtime)
+    async with open_browser(app) as first, open_browser(app) as second, open_browser(app) as third:
+        for browser in (first, second, third):
+            await browser.open_page()
+        await eventually(lambda: runtime.statistics().connections == 3)
+        begun = anyio.current_time()
+        await runtime._runtime.drain(within)
+        assert anyio.current_time() - begun == pytest.approx(last, abs=0.1)
+
+
+async def test_a_drain_that_may_take_no_time_closes_all_at_once(anyio_backend):
+    runtime = WebSocketRuntime(drain_rate=0.001)
+    app = make_app(anyio_backend, runtime=runtime)
+    async with open_browser(app) as first, open_browser(app) as second:
+        for browser in (first, second):
+            await browser.open_page()
+        await eventually(lambda: runtime.statistics().connections == 2)
+        with anyio.fail_after(5):
+            await runtime._runtime.drain(within=0)
+        for browser in (first, second):
+            assert await browser.wait_closed() == 1012
+        await runtime._runtime.drain(within=0)  # with nobody there
+
+
 async def test_an_app_can_be_served_again(anyio_backend):
     app = make_app(anyio_backend, "go", "out")
 

@@ -1,5 +1,6 @@
 """Who may open a WebSocket: the origin, the limit, and Dash's two hooks."""
 
+import asyncio
 import textwrap
 
 import anyio
@@ -11,6 +12,7 @@ from dash import Input, Output
 
 from apps import make_app
 from dashws_async import WebSocketRuntime
+from dashws_async.dash_bridge import DashApp
 from dashws_async.registry import REFUSALS
 from dashws_async.testing import open_browser
 from serving import Server, server_class
@@ -225,8 +227,11 @@ async def test_a_handshake_that_is_not_decided_yet_takes_a_place(anyio_backend, 
 class NotEvenABool:
     """As numpy's arrays are."""
 
+    def __init__(self, error):
+        self.error = error
+
     def __bool__(self):
-        raise ValueError("ambiguous")
+        raise self.error
 
 
 UNDERSTOOD = [
@@ -252,7 +257,8 @@ NOT_UNDERSTOOD = [
     ([], []),
     (4401, "too long" * 20),
     (4401, "\ud800"),
-    NotEvenABool(),
+    NotEvenABool(ValueError("ambiguous")),
+    NotEvenABool(RuntimeError("ambiguous")),
 ]
 
 
@@ -346,6 +352,114 @@ async def test_a_message_hook_that_hangs_closes_and_the_browser_comes_back(
         await browser.send_text('{"type": "heartbeat"}')
         assert await browser.wait_closed() == 1013
     assert runtime.statistics().closed["hook"] == 1
+
+
+async def await_what_was_cancelled():
+    """Where somebody else, long ago, was cancelled."""
+    with anyio.CancelScope() as scope:
+        scope.cancel()
+        try:
+            await anyio.sleep(1)
+        except anyio.get_cancelled_exc_class() as cancelled:
+            leftover = cancelled
+            raise
+    raise leftover
+
+
+async def await_a_cancelled_task():
+    task = asyncio.ensure_future(asyncio.sleep(1))
+    task.cancel()
+    await task
+
+
+CANCELLED_ELSEWHERE = [
+    ("asyncio", await_what_was_cancelled),
+    ("asyncio", await_a_cancelled_task),
+    ("trio", await_what_was_cancelled),
+]
+
+
+@pytest.mark.parametrize(("anyio_backend", "fail"), CANCELLED_ELSEWHERE, indirect=["anyio_backend"])
+@pytest.mark.parametrize("kind", ["websocket_connect", "websocket_message"])
+async def test_a_hook_that_raises_the_cancellation_of_something_else_rejects(
+    anyio_backend, hooks, kind, fail, caplog
+):
+    getattr(hooks, kind)()(lambda *_: fail())
+    runtime = WebSocketRuntime()
+    async with open_browser(make_app(anyio_backend, "out", runtime=runtime)) as browser:
+        await browser.open_page()
+        if kind == "websocket_message":
+            await browser.send_text('{"type": "heartbeat"}')
+        with anyio.fail_after(5):
+            assert await browser.wait_closed() == 4001
+    counted = runtime.statistics()
+    assert (counted.refused if kind == "websocket_connect" else counted.closed)["hook"] == 1
+    assert f"The {kind} hook failed, which rejects" in caplog.text
+
+
+class TakesNothing:
+    """A client's socket that takes nothing, not even the close frame."""
+
+    aborted = False
+
+    async def close(self, code, reason):
+        await anyio.sleep_forever()
+
+    def abort(self):
+        self.aborted = True
+
+
+async def serve(runtime, app, transport):
+    await runtime._runtime.serve(transport, DashApp(app), websocket=None)
+
+
+async def test_a_handshake_whose_hook_is_cancelled_with_the_server_is_not_refused(
+    anyio_backend, hooks, caplog
+):
+    asked = anyio.Event()
+
+    @hooks.websocket_connect()
+    async def hang(_):
+        asked.set()
+        await anyio.sleep_forever()
+
+    runtime = WebSocketRuntime()
+    app = make_app(anyio_backend, runtime=runtime)
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(serve, runtime, app, TakesNothing())
+        await asked.wait()
+        tasks.cancel_scope.cancel()
+    assert refused(runtime) == {}
+    assert caplog.messages == []
+
+
+@pytest.mark.virtual_time
+async def test_a_rejected_client_that_takes_nothing_is_dropped(anyio_backend_name, hooks):
+    hooks.websocket_connect()(lambda _: False)
+    runtime, transport = WebSocketRuntime(), TakesNothing()
+    with anyio.fail_after(5):
+        await serve(runtime, make_app(anyio_backend_name, runtime=runtime), transport)
+    assert transport.aborted
+    assert refused(runtime) == {"hook": 1}
+
+
+async def test_a_handshake_that_is_decided_during_a_drain_is_sent_elsewhere(anyio_backend, hooks):
+    asked, decided = anyio.Event(), anyio.Event()
+
+    @hooks.websocket_connect()
+    async def decide(_):
+        asked.set()
+        await decided.wait()
+
+    runtime = WebSocketRuntime()
+    async with open_browser(make_app(anyio_backend, runtime=runtime)) as browser:
+        async with anyio.create_task_group() as pages:
+            pages.start_soon(browser.open_page)
+            await asked.wait()
+            await runtime._runtime.drain()
+            decided.set()
+        assert await browser.wait_closed() == 1012
+    assert runtime.statistics().closed["restart"] == 1
 
 
 async def test_hooks_are_asked_in_the_websocket_context_and_with_the_app(anyio_backend, hooks):

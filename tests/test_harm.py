@@ -11,6 +11,7 @@ from dash import Input, Output, Patch, ctx, set_props
 from apps import add_neighbour, make_app, neighbour_goes_on
 from dashws_async import WebSocketRuntime, offload
 from dashws_async.connection import Connection
+from dashws_async.outbox import Outbox
 from dashws_async.testing import open_browser
 from until import eventually
 
@@ -252,18 +253,39 @@ async def test_a_handshake_under_way_when_a_drain_begins_is_closed(anyio_backend
             assert await browser.wait_closed() == 1012
     finally:
         dash.hooks._ns["websocket_connect"].clear()
-    assert runtime.statistics().connections_total == 0
+    assert runtime.statistics().closed["restart"] == 1
+
+
+async def test_a_message_that_meets_a_defect_of_ours_harms_no_other(
+    anyio_backend, monkeypatch, caplog
+):
+    def fail(self, request):
+        raise LookupError("a defect")
+
+    runtime = WebSocketRuntime()
+    app = make_app(anyio_backend, "go", "out", "live", runtime=runtime)
+    go(app)(lambda clicks: clicks)
+    add_neighbour(app)
+    async with open_browser(app) as browser:
+        page = await browser.open_page()
+        await neighbour_goes_on(page)
+        monkeypatch.setattr(Connection, "_start_callback", fail)
+        await page.click("go")
+        assert "Internal error" in str(await page.wait_for_error())
+        await neighbour_goes_on(page)
+    assert "a defect" in caplog.text
+    assert runtime.statistics().bad_messages == 1
 
 
 async def test_a_defect_of_ours_lets_the_browser_come_back(anyio_backend, monkeypatch, caplog):
-    def fail(self, message):
+    def fail(self):
         raise LookupError("a defect")
 
     app = make_app(anyio_backend, "go", "out")
     go(app)(lambda clicks: clicks)
     async with open_browser(app) as browser:
         page = await browser.open_page()
-        monkeypatch.setattr(Connection, "_handle", fail)
+        monkeypatch.setattr(Outbox, "take", fail)
         await page.click("go")
         assert await browser.wait_closed() == 1011
     assert "a defect" in caplog.text

@@ -1,5 +1,7 @@
 """Who a connection belongs to, and the end of all connections of one user."""
 
+import logging
+import secrets
 import threading
 
 import anyio
@@ -27,10 +29,6 @@ def identify_by_cookie(websocket):
 async def identify_by_cookie_later(websocket):
     await anyio.sleep(0)
     return identify_by_cookie(websocket)
-
-
-async def identify_by_session(_):
-    return quart.session.get("user")
 
 
 @pytest.fixture
@@ -210,37 +208,46 @@ async def test_close_from_a_callback_of_the_same_connection(anyio_backend, mode,
 
 
 async def test_a_view_signs_a_user_out_everywhere(anyio_backend, hooks):
-    runtime = WebSocketRuntime(identify=identify_by_session)
+    users = {}
+    runtime = WebSocketRuntime(identify=lambda _: users[quart.session["id"]])
     server = make_server(anyio_backend)
     server.secret_key = "secret"
     app = make_app(anyio_backend, "live", runtime=runtime, server=server)
 
     @hooks.websocket_connect()
     def is_signed_in(_):
-        return "user" in quart.session or (4001, "Not signed in")
+        return quart.session.get("id") in users or (4001, "Not signed in")
 
     @server.get("/login/<user>")
     async def login(user):
-        quart.session["user"] = user
+        quart.session["id"] = secrets.token_hex()
+        users[quart.session["id"]] = user
         return ""
 
     @server.get("/logout")
     async def logout():
-        user = quart.session.pop("user")
+        user = users[quart.session["id"]]
+        for session in [each for each in users if users[each] == user]:
+            del users[session]
         return str(runtime.close(where=lambda peer: peer.identity == user))
 
-    async with open_browser(app) as ann, open_browser(app) as bob:
-        for browser, user in [(ann, "ann"), (bob, "bob")]:
+    async with (
+        open_browser(app) as laptop,
+        open_browser(app) as phone,
+        open_browser(app) as bob,
+    ):
+        for browser, user in [(laptop, "ann"), (phone, "ann"), (bob, "bob")]:
             await browser._get(f"{browser._site.base_url}login/{user}")
             await browser.open_page()
             assert browser.connected
-        await eventually(lambda: runtime.statistics().connections == 2)
-        answer = await ann._get(f"{ann._site.base_url}logout")
-        assert answer.text == "1"
-        assert await ann.wait_closed() == 4001
-        await ann.reconnect()
-        assert await ann.wait_closed() == 4001
-        assert ann.close_reason == "Not signed in"
+        await eventually(lambda: runtime.statistics().connections == 3)
+        answer = await laptop._get(f"{laptop._site.base_url}logout")
+        assert answer.text == "2"
+        for browser in (laptop, phone):  # the phone still has its cookie
+            assert await browser.wait_closed() == 4001
+            await browser.reconnect()
+            assert await browser.wait_closed() == 4001
+            assert browser.close_reason == "Not signed in"
         assert [each.identity for each in runtime.connections] == ["bob"]
 
 
@@ -289,8 +296,54 @@ async def test_close_also_finds_who_is_just_being_identified(anyio_backend):
         assert await ann.wait_closed() == 4001
         await stage.started(1)
         assert [each.identity for each in stage.runtime.connections] == ["bob"]
-    assert stage.runtime.statistics().refused["revoked"] == 1
-    assert stage.runtime._runtime._undecided == {}
+    assert stage.runtime.statistics().closed["revoked"] == 1
+    assert stage.runtime._runtime._undecided == set()
+
+
+class CloseWhenNamed(logging.Handler):
+    """Calls `runtime.close` from another thread at the moment in which a connection is there."""
+
+    def __init__(self, runtime):
+        super().__init__()
+        self.runtime = runtime
+
+    def emit(self, record):
+        if "belongs to" in record.getMessage():
+            thread = threading.Thread(target=self.runtime.close, args=[is_ann])
+            thread.start()
+            thread.join()
+
+
+async def test_close_from_a_thread_finds_who_is_identified_at_this_moment(stage, caplog):
+    caplog.set_level("INFO", "dashws_async")
+    handler = CloseWhenNamed(stage.runtime)
+    logging.getLogger("dashws_async").addHandler(handler)
+    try:
+        async with stage.open_browser("ann") as browser:
+            await browser.open_page()
+            with anyio.fail_after(5):
+                assert await browser.wait_closed() == 4001
+    finally:
+        logging.getLogger("dashws_async").removeHandler(handler)
+
+
+async def test_a_where_that_fails_for_who_is_just_being_identified_closes(anyio_backend, caplog):
+    asked, go_on = anyio.Event(), anyio.Event()
+
+    async def identify(_):
+        asked.set()
+        await go_on.wait()
+
+    stage = Stage(anyio_backend, identify=identify)
+    async with stage.open_browser("ann") as browser:
+        async with anyio.create_task_group() as pages:
+            pages.start_soon(browser.open_page)
+            await asked.wait()
+            stage.runtime.close(lambda peer: peer.identity["name"] == "ann", code=4002)
+            go_on.set()
+        assert await browser.wait_closed() == 4002
+    assert stage.runtime.statistics().closed["revoked"] == 1
+    assert "close(where=...) failed for Peer(" in caplog.text
 
 
 async def test_close_with_a_where_that_fails_ends_nothing(stage):

@@ -23,6 +23,11 @@ MAX_BYTES = 50_000
 """Of one message, in most of these tests."""
 
 GO = payload_of("out.children", ("go.n_clicks", 1))
+ALL_OUTPUT = GO | {
+    "output": '{"n":["ALL"]}.title',
+    "outputs": [{"id": {"n": 1}, "property": "title"}],
+}
+"""For a callback with a pattern-matching output, and no other."""
 ALL_INPUT = payload_of("sum.children", inputs=[[]])
 """For a callback with a pattern-matching input."""
 
@@ -70,6 +75,10 @@ class Stage:
         @app.callback(Output("sum", "children"), Input({"n": ALL}, "value"), websocket=True)
         async def add(values):
             return len(values)
+
+        @app.callback(Output({"n": ALL}, "title"), Input("go", "n_clicks"), websocket=True)
+        async def each(clicks):
+            return [clicks] * len(ctx.outputs_list)
 
         @app.callback(Output("held", "children"), State("go", "n_clicks"), websocket=True)
         async def held(number):
@@ -161,6 +170,12 @@ class Stage:
             "outputs",
             id="outputs of another callback",
         ),
+        pytest.param(
+            request(ALL_OUTPUT | {"outputs": [*ALL_OUTPUT["outputs"], []]}),
+            "error",
+            "outputs",
+            id="a list among what one output stands for",
+        ),
     ],
 )
 async def test_a_bad_message_is_answered_and_counted_and_harms_nobody(
@@ -191,6 +206,7 @@ async def test_a_bad_message_is_answered_and_counted_and_harms_nobody(
     "message",
     [
         pytest.param(request(GO | {"new": 1}, new=2), id="unknown fields"),
+        pytest.param(request(ALL_OUTPUT), id="an output that stands for several"),
         pytest.param(json.dumps(request(GO)).encode(), id="JSON in a binary message"),
         pytest.param(value('{"__proto__": {"a": 1}, "a": 1, "a": 2}'), id="__proto__, a key twice"),
         pytest.param(value('"\\u0000"'), id="U+0000"),
@@ -362,7 +378,84 @@ async def test_too_many_bad_messages_in_a_minute_close_the_connection(anyio_back
     assert client.closed == 1008
     stats = stage.runtime.statistics()
     assert (stats.closed["abuse"], stats.bad_messages) == (1, 41)
-    assert "more than 10 bad messages in a minute" in caplog.text
+    assert "more than 10 bad messages at once, or more than as many per minute" in caplog.text
+
+
+async def test_a_callback_that_cannot_run_is_no_fault_of_the_clients(anyio_backend, caplog):
+    stage = Stage(anyio_backend, max_bad_messages=5)
+
+    @stage.app.callback(
+        Output("go", "title"), Input("go", "n_clicks"), persistent=True, websocket=True
+    )
+    def blocks(clicks):
+        raise AssertionError("must not run")
+
+    async with stage.open() as client:
+        await stage.start_neighbour(client)
+        for number in range(20):
+            await client.send(request(payload_of("go.title", ("go.n_clicks", 1)), str(number)))
+        for number in range(20):
+            assert "is a plain def and would block" in (await client.answer(str(number)))["message"]
+        await client.goes_on()
+        stats = stage.runtime.statistics()
+        assert (stats.bad_messages, stats.requests_refused) == (0, 20)
+    assert len([each for each in caplog.records if each.levelno == logging.ERROR]) == 1
+
+
+@pytest.mark.virtual_time
+async def test_what_a_client_calls_its_tabs_cannot_forge_lines_of_the_log(
+    anyio_backend_name, caplog
+):
+    caplog.set_level(logging.INFO)
+    stage = Stage(anyio_backend_name)
+    async with stage.open() as client:
+        await stage.start_neighbour(client)
+        persistent = {"output": stage._neighbour, "inputs": []}
+        await client.send(request(persistent, tab="a tab\nERROR forged"))
+        for _ in range(10):
+            await anyio.sleep(20)
+            await client.send({"type": "heartbeat"})
+        assert "does not answer" in caplog.text
+        assert all("\n" not in record.message for record in caplog.records)
+
+
+async def test_requests_are_bounded_in_bytes_while_their_callbacks_run(anyio_backend):
+    stage = Stage(anyio_backend)
+    held = payload_of(
+        "held.children", state=[GO["inputs"][0] | {"value": "x" * (MAX_BYTES - 1000)}]
+    )
+    async with stage.open() as client:
+        await stage.start_neighbour(client)
+        for _ in range(2):
+            for number in range(6):
+                await client.send(request(held, f"r{number}", tab=f"tab{number % 2}"))
+            for number in (4, 5):  # the neighbour and four of these have less than 4 MAX_BYTES
+                answer = await client.answer(f"r{number}", tab=f"tab{number % 2}")
+                assert f"at most {4 * MAX_BYTES} are allowed" in answer["message"]
+            client.received.clear()
+            stage.release.set()
+            await eventually(lambda: stage.runtime.statistics().callbacks == 1)
+            stage.release = anyio.Event()
+        await client.goes_on()
+        stats = stage.runtime.statistics()
+        assert (stats.requests_refused, stats.bad_messages) == (4, 0)
+
+
+@pytest.mark.virtual_time
+async def test_large_messages_count_for_more(anyio_backend_name):
+    stage = Stage(anyio_backend_name, max_messages_per_second=10, max_message_bytes=10**6)
+
+    async def seconds(count, size):
+        large = request(GO | {"x": "x" * size})
+        begun = anyio.current_time()
+        for number in range(count):
+            await client.send(large | {"requestId": f"{number} of {size}"})
+        await client.answer(f"{count - 1} of {size}")
+        return anyio.current_time() - begun
+
+    async with stage.open() as client:
+        assert 1.9 < await seconds(10, 2 * 16 * 1024) < 2.1  # each counts as three, 10 are free
+        assert 4.9 < await seconds(5, 900_000) < 5.1  # each as a second's worth
 
 
 @pytest.mark.virtual_time
@@ -476,6 +569,7 @@ VALID = [
     request(GO),
     request(GO, tab="other"),
     request(ALL_INPUT | {"inputs": [[{"id": {"n": 1}, "property": "value", "value": 1}]]}),
+    request(ALL_OUTPUT),
     request(payload_of("held.children", state=GO["inputs"])),
     request(payload_of("ask.children", ("go.n_clicks", 1))),
     read_answer({"rendererId": "tab", "requestId": "x"}, "title"),

@@ -8,7 +8,15 @@ import anyio
 import pytest
 from anyio.lowlevel import current_token
 
-from dashws_async.loops import SPIN, Ended, backend_name, call_soon, owned_run, run_on
+from dashws_async.loops import (
+    SPIN,
+    Ended,
+    backend_name,
+    call_soon,
+    is_cancelled,
+    owned_run,
+    run_on,
+)
 
 pytestmark = pytest.mark.anyio
 
@@ -48,6 +56,34 @@ async def end_of_cancelled(function):
         await anyio.wait_all_tasks_blocked()
         owned.run.cancel()
         return await end_of(owned)
+
+
+async def seen_when_cancelled(seen):
+    try:
+        await anyio.sleep_forever()
+    finally:
+        seen.append(is_cancelled())
+
+
+async def test_a_cancel_scope_cancels_the_task_until_it_has_ended(anyio_backend):
+    seen = [is_cancelled()]
+    with anyio.move_on_after(0.01):
+        await seen_when_cancelled(seen)
+    seen.append(is_cancelled())
+    assert seen == [False, True, False]
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio"], indirect=True)
+async def test_an_asyncio_task_is_cancelled_and_who_awaits_it_is_not(anyio_backend):
+    seen = []
+    task = asyncio.create_task(seen_when_cancelled(seen))
+    await anyio.wait_all_tasks_blocked()
+    task.cancel()
+    try:
+        await task
+    except asyncio.CancelledError:
+        seen.append(is_cancelled())
+    assert seen == [True, False]
 
 
 async def test_the_result_is_the_coroutines(anyio_backend):

@@ -22,7 +22,7 @@ json_values = st.recursive(
 # Lone surrogates have no UTF-8 and so cannot come over a WebSocket.
 texts = st.text(st.characters(exclude_categories=["Cs"]))
 names = st.text(st.characters(exclude_categories=["Cs"]), max_size=messages.MAX_NAME)
-extras = st.dictionaries(texts.filter(lambda name: name not in PAYLOAD), json_values, max_size=4)
+unknown = st.dictionaries(texts.filter(lambda name: name not in PAYLOAD), json_values, max_size=4)
 
 PAYLOAD = {
     "output": '..out.children...{"n":["ALL"]}.value..',
@@ -52,12 +52,14 @@ def request(payload, **fields):
     }
 
 
-@given(names, names, extras)
-def test_a_callback_request_arrives_as_it_was_sent(renderer_id, request_id, extra):
-    payload = PAYLOAD | extra
-    sent = request(payload, rendererId=renderer_id, requestId=request_id, unknown=1)
-    message = decode(json.dumps(sent), 10**6)
-    assert message == CallbackRequest(renderer_id, request_id, json.loads(json.dumps(payload)))
+@given(names, names, unknown)
+def test_a_callback_request_arrives_as_it_was_sent_but_for_what_nobody_reads(
+    renderer_id, request_id, unknown
+):
+    text = json.dumps(
+        request(PAYLOAD | unknown, rendererId=renderer_id, requestId=request_id, unknown=1)
+    )
+    assert decode(text, 10**6) == CallbackRequest(renderer_id, request_id, PAYLOAD, len(text))
 
 
 def test_the_other_client_messages():
@@ -85,12 +87,13 @@ def test_whatever_comes_is_a_message_or_a_bad_message(text):
         ("inputs", [None], "$.inputs[0]"),
         ("inputs", [{"id": ["x"], "property": "value"}], "$.inputs[0].id"),
         ("inputs", [{"id": "in", "property": {}}], "$.inputs[0].property"),
-        ("inputs", [[{"id": "in", "property": "value"}] * 10_001], "length <= 10000"),
+        ("inputs", [[{"id": "in", "property": "value"}] * 20_001], "length <= 20000"),
+        ("outputs", [{"id": "in", "property": "value"}] * 20_001, "length <= 20000"),
         ("state", None, "$.state"),
         ("state", 7, "$.state"),
         ("changedPropIds", [{}], "$.changedPropIds[0]"),
         ("changedPropIds", "in.value", "$.changedPropIds"),
-        ("changedPropIds", ["in.value"] * 10_001, "length <= 10000"),
+        ("changedPropIds", ["in.value"] * 20_001, "length <= 20000"),
         ("changedPropIds", ['{"n":[[[1]]]}.value'], "payload"),  # a pattern-matching id
         ("changedPropIds", ['{"n":}.value'], "payload"),
         ("changedPropIds", ["{"], "payload"),
@@ -115,6 +118,26 @@ def test_what_is_nested_deeper_than_dash_can_encode_is_a_bad_message():
         with pytest.raises(BadMessage, match="250 arrays and objects in each other") as caught:
             decode(nested(levels))
         assert caught.value.request_id == "a-1"
+
+
+def test_a_message_of_too_many_arrays_and_objects_is_not_decoded():
+    def wide(count):
+        return json.dumps(request(PAYLOAD | {"x": [[]] * count}))
+
+    most = messages.MAX_BRACKETS - wide(0).count("[") - wide(0).count("{")
+    decode(wide(most), 10**7)
+    with pytest.raises(BadMessage, match="500001 arrays and objects") as caught:
+        decode(wide(most + 1), 10**7)
+    assert caught.value.request_id == "a-1"
+
+
+@given(st.text("\ud83d\ude00\\ud8\n", max_size=12))
+def test_halves_of_surrogate_pairs_become_question_marks_and_nothing_else_changes(text):
+    sent = json.dumps(request(PAYLOAD | {"state": [{"id": text, "property": "x"}]}))
+    # Which of them are pairs is what UTF-16 says.
+    found = text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+    (state,) = decode(sent).payload["state"]
+    assert state["id"] == found.replace("\ufffd", "?")
 
 
 def test_a_message_is_measured_in_bytes_and_one_too_long_is_not_decoded():

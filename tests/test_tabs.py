@@ -9,7 +9,7 @@ import re
 import anyio
 import dash
 import pytest
-from dash import ctx, set_props
+from dash import Input, Output, ctx, set_props
 
 import virtual_time
 from apps import make_app
@@ -114,7 +114,7 @@ async def test_a_tab_that_neither_tells_nor_answers_ends(stage, caplog):
         await anyio.sleep(2 * TAB_TIMEOUT)
         assert stage.ended == [1]
         assert stage.running == 1
-        assert f"Tab {dead.renderer_id} " in caplog.text
+        assert f"Tab {dead.renderer_id!r} " in caplog.text
         assert alive.get("live", "children") == "run 0"
 
 
@@ -198,6 +198,40 @@ async def test_questions_that_fill_the_outbox_end_one_connection_and_no_more(any
         browser.resume_reading()
         # The sweep goes on.
         await eventually(lambda: runtime.statistics().closed["silent"], timeout=100)
+
+
+async def test_what_waits_for_a_tab_that_has_gone_is_no_burden_for_the_others(anyio_backend_name):
+    runtime = WebSocketRuntime(max_outbox_bytes=1_000_000)
+    app = make_app(anyio_backend_name, "go", "out", runtime=runtime)
+    drained = []
+
+    @app.callback(Output("out", "children"), Input("go", "n_clicks"), prevent_initial_call=True)
+    async def fill(_):
+        for number in range(100):
+            while runtime.connections[0].waiting_bytes > 800_000:
+                await anyio.sleep(1)
+            set_props(f"out-{number}", {"children": "x" * 100_000})
+            await anyio.sleep(0.01)
+
+    @app.callback(Output("out", "title"), Input("out", "lang"), prevent_initial_call=True)
+    async def drain(_):
+        set_props("out", {"dir": "rtl"})
+        await ctx.websocket.drain()
+        drained.append(runtime.connections[0].waiting_bytes)
+        return "done"
+
+    async with open_browser(app, heartbeat=30) as browser:
+        leaves, stays = await browser.open_page(), await browser.open_page()
+        browser.pause_reading()
+        await leaves.click("go")
+        await eventually(lambda: runtime.connections[0].waiting_bytes > 800_000)
+        await browser.send_text(says("tab_gone", leaves))
+        await eventually(lambda: runtime.connections[0].waiting_bytes == 0)
+        await stays.set_props("out", lang="x")
+        browser.resume_reading()
+        await stays.wait_for("out", "title", "done")
+    assert drained == [0]
+    assert runtime.statistics().closed["slow"] == 0
 
 
 async def test_close_from_a_tab_that_has_gone_leaves_the_others_alone(anyio_backend_name):
@@ -333,6 +367,33 @@ async def test_an_update_now_and_then_is_activity(anyio_backend_name):
         while not ctx.websocket.is_shutdown:
             set_props("live", {"children": anyio.current_time()})
             await anyio.sleep(90)
+
+    async with open_browser(app, heartbeat=30) as browser:
+        await browser.open_page()
+        await anyio.sleep(1000)
+        assert browser.connected
+
+
+@pytest.mark.parametrize(
+    ("silence_timeout", "inactivity_timeout"),
+    [(None, None), (3600, 300_000)],  # the default in seconds, 75, and Dash's in milliseconds
+)
+async def test_generous_timeouts_do_not_make_the_others_coarse(
+    anyio_backend_name, silence_timeout, inactivity_timeout
+):
+    runtime = WebSocketRuntime(send_timeout=3600, tab_timeout=3600, silence_timeout=silence_timeout)
+    app = make_app(
+        anyio_backend_name,
+        "live",
+        runtime=runtime,
+        websocket_inactivity_timeout=inactivity_timeout,
+    )
+
+    @app.callback(persistent=True)
+    async def live():
+        while not ctx.websocket.is_shutdown:
+            set_props("live", {"children": anyio.current_time()})
+            await anyio.sleep(1)
 
     async with open_browser(app, heartbeat=30) as browser:
         await browser.open_page()

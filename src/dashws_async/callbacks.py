@@ -11,7 +11,7 @@ import logging
 import secrets
 import threading
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Iterable
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
 from contextlib import suppress
 from types import FrameType
 from typing import Any
@@ -30,8 +30,16 @@ from .shared import Shared
 logger = logging.getLogger("dashws_async")
 
 
-class Unsuitable(BadMessage):
-    """The callback that is asked for cannot run as it is registered: a fault of the app's."""
+class Unsuitable(Exception):
+    """The callback that is asked for cannot run as it is registered: a fault of the app's.
+
+    Attributes:
+        name: the callback's.
+    """
+
+    def __init__(self, reason: str, name: str) -> None:
+        super().__init__(reason)
+        self.name = name
 
 
 def find_callback(app: DashApp, request: CallbackRequest, mode: Mode) -> CallbackSpec:
@@ -60,8 +68,9 @@ def find_callback(app: DashApp, request: CallbackRequest, mode: Mode) -> Callbac
         raise Unsuitable(
             f"Persistent callback {spec.name} is a plain def and would block the server for ever. "
             "Two ways out: make it an async def that awaits between updates, or put @offload "
-            "(from dashws_async) under @callback to run it in a thread of its own.",
-            *addressee,
+            "(from dashws_async) under @callback to run it in a thread of its own, of which there "
+            f"are {app.max_workers} at once, or WebSocketRuntime(max_workers=...).",
+            spec.name,
         )
     return spec
 
@@ -86,8 +95,13 @@ class CallbackTask:
         """It has not ended ``cleanup_timeout`` after its page had gone."""
         self._app = shared.app
         self._line = line
+        self._handle = WebSocketHandle(line, self)
         self._mode = shared.settings.mode
-        self._worker = threads.Worker(shared.workers)
+        in_thread = (
+            self._mode == "threads" or not spec.is_async or threads.is_offloaded(spec.decorated)
+        )
+        self._begins_in_thread = in_thread
+        self._worker = threads.Worker(shared.workers, for_good=in_thread and spec.persistent)
         self._run: OwnedRun = owned_run()
         self._coro: Coroutine[Any, Any, Any] | None = None
         # In mode="threads", the loop of its own that an async callback runs on; the lock
@@ -95,14 +109,20 @@ class CallbackTask:
         self._thread_lock = threading.Lock()
         self._in_thread: tuple[EventLoopToken, OwnedRun] | None = None
         self._untold: Callable[[OwnedRun], None] | None = None
-        self._offloads: threads.Worker | None = None
         self._abandoned = False
+        self._waits_for_client = False
 
     async def run(self) -> None:
         """Run the callback and answer its request.
 
         Whatever the callback raises is an answer; only ``KeyboardInterrupt`` goes on.
+        Where the client has much to take already, an event-triggered callback starts
+        later, so that its answer does not have to wait.
         """
+        if not self.spec.persistent:
+            await self._room_for(0)
+            if self._line.ended:
+                return
         try:
             self._coro = self._outcome()
             answer = await self._run.run(self._coro)
@@ -112,25 +132,25 @@ class CallbackTask:
             raise
         except BaseException as error:  # exit() in a callback is for the callback only
             answer = self._failure(error)
-        self._answer(answer)
+        await self._answer(answer)
 
     @property
     def has_begun(self) -> bool:
         """Whether any code of it has run: it may still be in line for a worker thread."""
-        return self._worker.begun or not (self._mode == "threads" or self.spec.is_plain)
+        return self._worker.begun or not self._begins_in_thread
 
     def where(self) -> str:
         """Where it stands: ``file:line in function``. From any thread."""
         if self._worker.waiting:
             return "the line for a worker thread"
-        file, thread_id, offloads = self.spec.file, self._worker.thread_id, self._offloads
-        if offloads is not None and offloads.thread_id is not None:
-            return whereabouts.of_thread(offloads.thread_id, file)
-        if thread_id is not None:
-            if self._in_thread is None:
-                return whereabouts.of_thread(thread_id, file)
-            if frames := running_frames(thread_id):
+        if self._waits_for_client:
+            return "the wait for its client, which has much to take already"
+        file, thread_ids = self.spec.file, self._worker.thread_ids
+        if len(thread_ids) == 1 and self._in_thread is not None:
+            if frames := running_frames(thread_ids[0]):
                 return whereabouts.of_frames(frames, file)
+        elif thread_ids:
+            return whereabouts.of_thread(thread_ids[-1], file)
         return whereabouts.of_awaitable(self._coro, file)
 
     def cancel(self) -> None:
@@ -161,10 +181,9 @@ class CallbackTask:
             call_soon(token, lambda: message(run))
 
     async def _outcome(self) -> str:
-        handle = WebSocketHandle(self._line, self)
         threads.current_worker.set(self._worker)
         try:
-            return await self._call(self._app.bind(self.request.payload, handle))
+            return await self._call(self._app.bind(self.request.payload, self._handle))
         except PreventUpdate:
             return messages.PREVENT_UPDATE
 
@@ -189,14 +208,11 @@ class CallbackTask:
             self._in_thread, untold = (token, run), self._untold
         if untold is not None:
             call_soon(token, lambda: untold(run))
-        # Its app's threads belong to another loop, and it holds one already: one more, then.
-        self._offloads = threads.Worker(threads.Workers(1))
-        threads.current_worker.set(self._offloads)
         outer, self._coro = self._coro, self._finish(bound())
         try:
             return await run.run(self._coro)
         finally:
-            self._coro, self._offloads = outer, None
+            self._coro = outer
             with self._thread_lock:
                 self._in_thread = None
 
@@ -205,7 +221,7 @@ class CallbackTask:
         try:
             async for frame in frames:
                 if not frame.get("done"):
-                    self._answer(messages.stream(to_json(frame)))
+                    await self._answer(messages.stream(to_json(frame)))
                 elif self._line.ended:
                     return messages.PREVENT_UPDATE
                 elif error := frame.get("error"):
@@ -216,10 +232,23 @@ class CallbackTask:
             await frames.aclose()
         return messages.STREAM_DONE
 
-    def _answer(self, payload: str) -> None:
+    async def _answer(self, payload: str) -> None:
         tab = self._line.literal
         text = messages.callback_response(tab, self.request.request_id, payload)
+        await self._room_for(len(text))
         on_loop_of(self._line, lambda: self._line.post(Outgoing(tab, text)))
+
+    async def _room_for(self, size: int) -> None:
+        """Wait until an answer of so many characters may be posted, no longer than the page lives.
+
+        Many may wait for the same moment, and there need not be room for all of them.
+        """
+        while not on_loop_of(self._line, lambda: self._line.has_room(size)):
+            self._waits_for_client = True
+            try:
+                await self._handle.drain()
+            finally:
+                self._waits_for_client = False
 
     def _failure(self, error: BaseException) -> str:
         if _only_disconnected(error):
@@ -244,13 +273,22 @@ class CallbackTask:
         return messages.error(f"Callback error, reference {reference}: see the server's log.")
 
 
-def callback_of(frames: Iterable[FrameType]) -> CallbackSpec | None:
-    """The callback that these frames of a running thread belong to, if to one."""
+def callback_of(frames: Sequence[FrameType], apps: Iterable[DashApp]) -> CallbackSpec | None:
+    """The callback that these frames of a running thread belong to, if to one.
+
+    One that came over HTTP, and a task that a callback has started, are known by the code
+    of the function that the user wrote, and of those inside it.
+
+    Args:
+        frames: from the outside in.
+        apps: whose callbacks it may be.
+    """
     for frame in frames:
         if frame.f_code is CallbackTask.run.__code__:
             task: CallbackTask = frame.f_locals["self"]
             return task.spec
-    return None
+    by_code = {code: spec for app in apps for code, spec in app.callbacks_by_code().items()}
+    return next((by_code[frame.f_code] for frame in frames if frame.f_code in by_code), None)
 
 
 def _only_disconnected(error: BaseException) -> bool:

@@ -14,7 +14,7 @@ knows at once, unless it still waits with what came before (a hook, the rate lim
 What nobody tells, a peer that is silent or takes nothing, `sweep` finds out, called now
 and then for all connections by the runtime.
 
-Knows a transport of four verbs, not a web framework: tests drive it in memory.
+Knows a transport of five verbs, not a web framework: tests drive it in memory.
 """
 
 from __future__ import annotations
@@ -85,6 +85,9 @@ CLOSE_TIMEOUT = 1.0
 MAX_TABS = 1000
 """Pages that one browser may have open on one connection."""
 
+BYTES_PER_MESSAGE = 16 * 1024
+"""A longer message counts as several, though never as more than may come at once."""
+
 FAIR_SHARE = 10
 """Messages that a client has handled until all others have had their turn."""
 
@@ -108,6 +111,9 @@ class Transport(Protocol):
 
     async def close(self, code: int, reason: str) -> None:
         """Send the close frame."""
+
+    def bytes_taken(self) -> int | None:
+        """How much the peer has taken so far, also amid a ``send``; None where nobody knows."""
 
     def abort(self) -> None:
         """Drop the connection, as far as the server lets us: what waits in ``send`` ends."""
@@ -136,24 +142,25 @@ class Connection:
         identity: object = None,
         message_hook: MessageHook | None = None,
     ) -> None:
-        self.id = secrets.token_hex(4)
+        self.peer = Peer(secrets.token_hex(4), client, identity)
+        """Who is at the other end."""
         self.token = current_token()
         self.thread_id = threading.get_ident()
         self.tabs: dict[str, Tab] = {}
         """The pages that are there, by ``rendererId``."""
         self.running_callbacks = 0
+        self.request_bytes = 0
         self.pending_reads = 0
         self._transport = transport
         self._shared = shared
-        self.peer = Peer(self.id, client, identity)
-        """Who is at the other end."""
         self._message_hook = message_hook
         self._accepted = time.monotonic()
 
         settings = shared.settings
         self._outbox = Outbox(settings.max_outbox_bytes)
         rate, bad = settings.max_messages_per_second, settings.max_bad_messages
-        self._messages_allowed = TokenBucket(rate, burst=max(rate, 1))
+        self._messages_at_once = max(rate, 1)
+        self._messages_allowed = TokenBucket(rate, burst=self._messages_at_once)
         self._bad_messages_allowed = TokenBucket(bad / 60, burst=bad)
         self._something_to_send = anyio.Event()
         self._read_ids = count(1)
@@ -165,10 +172,16 @@ class Connection:
         self._transport_closed = False
         self._heard_at = self._active_at = shared.clock.now
         self._sending_since: float | None = None
+        self._taken: int | None = None
         self._tasks: TaskGroup
         self._conversation: anyio.CancelScope
 
     # What tabs use: the `tab.Wire` of this connection.
+
+    @property
+    def id(self) -> str:
+        """The connection's name in the log."""
+        return self.peer.id
 
     def post(self, message: Outgoing) -> None:
         """Send a message, in order; a client that does not take them is closed with 1013."""
@@ -184,6 +197,17 @@ class Connection:
             self._shared.counters.updates_dropped += dropped
         self._something_to_send.set()
 
+    def has_room(self, size: int) -> bool:
+        """Whether an answer may be posted, so that answers alone never fill the outbox.
+
+        They leave half of it to updates, which nobody holds back.
+
+        Args:
+            size: characters of the answer.
+        """
+        waiting, max_bytes = self._outbox.waiting_bytes, self._shared.settings.max_outbox_bytes
+        return waiting <= max_bytes / 2 and (not waiting or waiting + size <= max_bytes)
+
     def drain(self, drained: Reply) -> None:
         """Set ``drained`` once all that was sent so far is with the transport."""
         mark = self._outbox.mark()
@@ -195,6 +219,13 @@ class Connection:
     def forget_drain(self, drained: Reply) -> None:
         """Nobody waits for this any more."""
         self._drains.pop(drained, None)
+
+    def _tell_drained(self) -> None:
+        for drained, mark in list(self._drains.items()):
+            if not self._outbox.has_left(mark):
+                break  # what was marked later has not left either
+            del self._drains[drained]
+            drained.set({})
 
     def new_read_id(self) -> str:
         """A name for a ``get_props_request``, with ours in it.
@@ -215,8 +246,7 @@ class Connection:
     def reject(self, bad: BadMessage) -> None:
         """Answer a bad message where the page can see it; only too many harm anything else."""
         self._shared.counters.bad_messages += 1
-        level = logging.ERROR if isinstance(bad, Unsuitable) else logging.INFO
-        logger.log(level, "Refused a message on connection %s: %s", self.id, bad)
+        logger.info("Refused a message on connection %s: %s", self.id, bad)
         if bad.renderer_id is not None:
             tab = messages.quote(bad.renderer_id)
             if bad.request_id is not None:
@@ -226,7 +256,8 @@ class Connection:
                 self.post(Outgoing(tab, text))
         if self._bad_messages_allowed.take(anyio.current_time()) and self._ending is None:
             logger.warning(
-                "Closing connection %s with %d: more than %d bad messages in a minute",
+                "Closing connection %s with %d: more than %d bad messages at once, or more than "
+                "as many per minute",
                 self.id,
                 ABUSE.code,
                 self._shared.settings.max_bad_messages,
@@ -288,6 +319,10 @@ class Connection:
     def sweep(self) -> None:
         """Act on what has not happened for too long; called now and then."""
         shared, now = self._shared, self._shared.clock.now
+        if self._sending_since is not None and self._ending is None:
+            taken = self._transport.bytes_taken()
+            if taken != self._taken:  # a client may take long over a large message
+                self._taken, self._sending_since = taken, now
         settings, sending_since = shared.settings, self._sending_since
         if sending_since is not None and now >= sending_since + settings.send_timeout:
             if self._ending is not None:
@@ -340,10 +375,7 @@ class Connection:
                     self._active_at = shared.clock.now
                 shared.counters.frames_sent += 1
                 shared.counters.updates_sent += count_of_messages
-                for drained, mark in self._drains.items():
-                    if not self._outbox.has_left(mark):
-                        break  # what was marked later has not left either
-                    drained.set({})
+                self._tell_drained()
             elif self._ending is not None:
                 await self._close_transport()
                 break
@@ -371,11 +403,12 @@ class Connection:
         shared = self._shared
         for number in count(1):
             try:
-                text = await self._transport.receive()
+                received = await self._transport.receive()
             except Disconnected:
                 return
             self._heard_at = shared.clock.now
-            if wait := self._messages_allowed.take(anyio.current_time()):
+            counts_as = min(1 + len(received) // BYTES_PER_MESSAGE, self._messages_at_once)
+            if wait := self._messages_allowed.take(anyio.current_time(), counts_as):
                 shared.counters.messages_delayed += 1
                 await anyio.sleep(wait)  # what the client sends meanwhile stays with it
             elif number % FAIR_SHARE == 0:
@@ -383,9 +416,9 @@ class Connection:
             if self._ending is not None:
                 continue  # the close frame is on its way; what the client says is not heard
             try:
-                message = messages.decode(text, shared.settings.max_message_bytes)
+                message = messages.decode(received, shared.settings.max_message_bytes)
                 if self._message_hook is not None and not isinstance(message, _OURS):
-                    close = await self._message_hook(messages.as_object(text))
+                    close = await self._message_hook(messages.as_object(received))
                     if close is not None:
                         self.end(close)
                     if self._ending is not None:
@@ -393,6 +426,10 @@ class Connection:
                 self._handle(message)
             except BadMessage as bad:
                 self.reject(bad)
+            except Exception:  # whatever it is, the other callbacks have no part in it
+                logger.exception("A message failed; this is a defect of dashws-async")
+                text = "Internal error: see the server's log."
+                self.reject(BadMessage(text, *messages.addressee(received)))
 
     def _handle(self, message: ClientMessage) -> None:
         if not isinstance(message, Heartbeat):
@@ -411,15 +448,22 @@ class Connection:
             case TabWatched():
                 self._tab(message.renderer_id).watched = True
             case TabGone():
-                self._resting.pop(message.renderer_id, None)
+                self._forget_resting(message.renderer_id)
                 if (gone := self.tabs.get(message.renderer_id)) is not None:
                     self._end_tab(gone)
             case TabVisible():
                 pass  # the activity is all it says
 
     def _start_callback(self, request: CallbackRequest) -> None:
-        tab = self._tab(request.renderer_id)
-        tab.start(find_callback(self._shared.app, request, self._shared.settings.mode), request)
+        tab, shared = self._tab(request.renderer_id), self._shared
+        try:
+            tab.start(find_callback(shared.app, request, shared.settings.mode), request)
+        except Unsuitable as unsuitable:  # no fault of the client's
+            shared.counters.requests_refused += 1
+            if unsuitable.name not in shared.counters.unsuitable:
+                shared.counters.unsuitable.add(unsuitable.name)
+                logger.error("%s", unsuitable)
+            self.answer_error(tab.literal, request.request_id, str(unsuitable))
 
     # Tabs come and go.
 
@@ -435,7 +479,7 @@ class Connection:
                 text = f"Bad message: more than {MAX_TABS} tabs on one connection"
                 raise BadMessage(text, renderer_id, None)
             tab = self.tabs[renderer_id] = Tab(renderer_id, self, self._shared)
-            for spec, request in self._resting.pop(renderer_id, ()):
+            for spec, request in self._forget_resting(renderer_id):
                 tab.start(spec, request)
         tab.heard_at = self._shared.clock.now
         return tab
@@ -443,6 +487,10 @@ class Connection:
     def _end_tab(self, tab: Tab, spare: object = None) -> None:
         del self.tabs[tab.renderer_id]
         tab.end(spare)
+        if self._ending is None:  # else what waits is still sent, before the close frame
+            self._outbox.forget(tab.literal)
+            if self._sending_since is None:
+                self._tell_drained()
         if tab.running:
             self._leaving.add(tab)
 
@@ -450,7 +498,7 @@ class Connection:
                 await tab.wind_up()
                 self._leaving.discard(tab)  # torn down before that, it is still to be abandoned
 
-            self.start_soon(wind_up, f"wind-up of tab {tab.renderer_id} of connection {self.id}")
+            self.start_soon(wind_up, f"wind-up of tab {tab.renderer_id!r} of connection {self.id}")
 
     def _rest(self, tab: Tab) -> None:
         """End a tab that does not answer. If it was only asleep, its persistent callbacks start
@@ -461,9 +509,15 @@ class Connection:
             if callback.spec.persistent
         ]
         if requests:
-            logger.info("Tab %s of connection %s does not answer", tab.renderer_id, self.id)
+            logger.info("Tab %r of connection %s does not answer", tab.renderer_id, self.id)
             self._resting[tab.renderer_id] = requests
+            self.request_bytes += sum(request.size for _, request in requests)
         self._end_tab(tab)
+
+    def _forget_resting(self, renderer_id: str) -> list[tuple[CallbackSpec, CallbackRequest]]:
+        requests = self._resting.pop(renderer_id, [])
+        self.request_bytes -= sum(request.size for _, request in requests)
+        return requests
 
     # For operators.
 
@@ -476,9 +530,7 @@ class Connection:
         """What lives on the connection. From any thread."""
         tabs = list(self.tabs.values())
         return ConnectionInfo(
-            id=self.id,
-            client=self.peer.client,
-            identity=self.peer.identity,
+            **self.peer._asdict(),
             open_for=time.monotonic() - self._accepted,
             tabs=tuple(tab.renderer_id for tab in tabs),
             callbacks=tuple(

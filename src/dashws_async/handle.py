@@ -83,6 +83,9 @@ class Line(Protocol):
     def post(self, message: Outgoing) -> None:
         """Send a message to the page; does nothing after the end."""
 
+    def has_room(self, size: int) -> bool:
+        """Whether an answer of so many characters may be posted; after the end always."""
+
     def ask(
         self, component_id: str, prop_name: str, path: list[str | int] | None, reply: Reply
     ) -> str:
@@ -138,6 +141,7 @@ class WebSocketHandle:
 
         Raises:
             TypeError: the value cannot be encoded as JSON.
+            TimeoutError: in a thread, where the event loop was blocked for 30 s.
         """
         if self._line.ended or isinstance(value, _NoUpdate):
             return

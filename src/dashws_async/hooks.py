@@ -9,13 +9,14 @@ from __future__ import annotations
 import inspect
 import logging
 from collections.abc import Callable
-from typing import Any, cast
+from typing import Any
 
 import anyio
 
 from .connection import Close
 from .dash_bridge import hooks
 from .handle import check_close
+from .loops import is_cancelled
 
 logger = logging.getLogger("dashws_async")
 
@@ -81,7 +82,10 @@ async def _call(
         try:
             answer = function(*arguments)
             return await answer if inspect.isawaitable(answer) else answer
-        except Exception as error:
+        except (Exception, anyio.get_cancelled_exc_class()) as error:
+            # Unless it is ours, the function has awaited what was cancelled by somebody else.
+            if not isinstance(error, Exception) and is_cancelled():
+                raise
             logger.exception("%s failed, which rejects", what)
             raise Rejected(FAILED) from error
     logger.error("%s has not answered within %g s, which rejects", what, timeout)
@@ -90,16 +94,20 @@ async def _call(
 
 def _close_for(verdict: object, name: str) -> Close | None:
     """How a hook wants the connection closed; None, and everything true, admits."""
-    if verdict is False:
-        return REJECTED[name]
-    if verdict is None:
-        return None
     try:
-        if not isinstance(verdict, tuple | list) and verdict:
-            return None
-        code, reason = cast("tuple[int, str]", verdict)  # what is false does not unpack
-        check_close(code, reason)
-    except (TypeError, ValueError) as error:
+        match verdict:
+            case None | True:
+                return None
+            case False:
+                return REJECTED[name]
+            case tuple() | list():
+                code, reason = verdict
+                check_close(code, reason)
+                return Close(code, reason, "hook")
+            case _ if verdict:
+                return None
+        raise TypeError("it is false, but not False")
+    except Exception as error:  # whatever a verdict's own bool() raises
         logger.error(
             "The %s hook returned %r, which rejects; True, False and (code, reason) are "
             "understood: %s",
@@ -108,4 +116,3 @@ def _close_for(verdict: object, name: str) -> Close | None:
             error,
         )
         return REJECTED[name]
-    return Close(code, reason, "hook")

@@ -1,13 +1,14 @@
 """All that is different between asyncio and trio, and nothing else.
 
-Everything above this file is written once, on anyio. Two things anyio does not
-offer are made here, for each loop in its own words:
+Everything above this file is written once, on anyio. What anyio does not
+offer is made here, for each loop in its own words:
 
 * *One* cancellation (`OwnedRun`). A cancelled anyio scope cancels again at every
   await; Dash's documented behaviour, and plain sense for cleanup code, is one
   cancellation after which awaits work. On asyncio a native ``Task.cancel()`` is
   just that. On trio we cancel a scope behind a shield that is open only while
   the cancellation travels (see `_TrioRun`).
+* Whether anybody has cancelled the running task (`is_cancelled`).
 * Handing a call to a loop from another thread (`call_soon`, `run_on`).
 * A thread that the process need not wait for at its end (`in_daemon_thread`).
 * What a loop runs at this moment, seen from another thread (`running_frames`).
@@ -26,13 +27,14 @@ from collections.abc import Callable, Coroutine, Generator
 from concurrent.futures import Future
 from contextlib import suppress
 from contextvars import copy_context
-from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar, cast
 
 import anyio
 import anyio.to_thread
 from anyio._core._eventloop import threadlocals  # by which `anyio.from_thread` knows the loop
 from anyio.lowlevel import EventLoopToken, current_token
+
+from .whereabouts import frames_of_thread
 
 sniffio: Any
 try:
@@ -48,6 +50,18 @@ def backend_name() -> str:
     return (
         "asyncio" if isinstance(current_token().native_token, asyncio.AbstractEventLoop) else "trio"
     )
+
+
+def is_cancelled() -> bool:
+    """Whether the running task is cancelled, by a cancel scope or as an asyncio task.
+
+    Where it is not, a cancellation that is raised has come from somewhere else: the code
+    has awaited a task that was cancelled, say.
+    """
+    if backend_name() == "asyncio":
+        task = asyncio.current_task()
+        return task is not None and task.cancelling() > 0
+    return anyio.current_effective_deadline() == -math.inf
 
 
 class PerLoop(Generic[T]):
@@ -394,11 +408,14 @@ async def in_daemon_thread(work: Callable[[], None]) -> None:
         await done.wait()
 
 
-_LOOPS = {
-    ("asyncio", "_run_once"),
-    ("asyncio", "run"),  # uvloop's own code has no frames
-    ("_core", "unrolled_run"),
-}
+def _loops() -> set[types.CodeType]:
+    """The code of the loops that there may be; uvloop's own has no frames."""
+    codes = {asyncio.BaseEventLoop._run_once.__code__, asyncio.Runner.run.__code__}  # type: ignore[attr-defined]
+    if (trio := sys.modules.get("trio._core._run")) is not None:  # an extra
+        codes.add(trio.unrolled_run.__code__)
+    return codes
+
+
 _WAITING = {"select", "get_events"}
 """What a loop calls, on any system, to wait for I/O and timers."""
 
@@ -409,14 +426,11 @@ def running_frames(thread_id: int) -> list[types.FrameType]:
     Args:
         thread_id: as ``threading.get_ident`` gives it.
     """
+    loops = _loops()
     frames: list[types.FrameType] = []
-    frame = sys._current_frames().get(thread_id)  # documented, for debuggers
-    while frame is not None:
-        code = frame.f_code
-        if (Path(code.co_filename).parent.name, code.co_name) in _LOOPS:
-            break
-        frames.insert(0, frame)
-        frame = frame.f_back
-    if frame is None or (frames and frames[0].f_code.co_name in _WAITING):
-        return []
-    return frames
+    for frame in frames_of_thread(thread_id):
+        if frame.f_code in loops:
+            waits = bool(frames) and frames[-1].f_code.co_name in _WAITING
+            return [] if waits else frames[::-1]
+        frames.append(frame)
+    return []

@@ -12,8 +12,8 @@ exactly once, and are pasted into their envelope.
 
 from __future__ import annotations
 
-import json
-from typing import Annotated, Any, ClassVar, TypeVar
+import re
+from typing import Annotated, Any, NamedTuple, TypeVar
 
 import msgspec
 from msgspec import Meta
@@ -22,8 +22,14 @@ T = TypeVar("T")
 
 MAX_NESTING = 250
 """Arrays and objects in each other, in one payload: Dash itself encodes no more (orjson's 254)."""
-MAX_PROPERTIES = 10_000
-"""Components that a pattern-matching input may stand for, and changed properties in a request."""
+MAX_BRACKETS = 500_000
+"""Arrays and objects in one message, and brackets in its texts. Decoding more of them would
+hold the event loop for long, and fill 20 times the message's own size."""
+MAX_HALVES = 10_000
+"""Surrogates in one message, as escapes: browsers write only those that lack the other half."""
+MAX_PROPERTIES = 20_000
+"""Components that a pattern-matching input or output may stand for, and changed properties in
+a request. Dash takes some 0.3 s of the event loop for so many."""
 MAX_REASON = 200
 """Characters of what a message may quote of a client's text."""
 
@@ -52,15 +58,23 @@ class _ClientMessage(msgspec.Struct, frozen=True, tag_field="type", rename="came
     """What all client messages have in common."""
 
 
-class CallbackRequest(_ClientMessage, frozen=True, tag="callback_request"):
+class _CallbackRequest(_ClientMessage, frozen=True, tag="callback_request"):
+    renderer_id: Name
+    request_id: Name
+    payload: dict[str, Any]
+
+
+class CallbackRequest(NamedTuple):
     """The page asks for a callback to run."""
 
-    renderer_id: Name
+    renderer_id: str
     """The tab: a fresh UUID per page load."""
-    request_id: Name
+    request_id: str
     """``<rendererId>-<n>``; the answer repeats it."""
     payload: dict[str, Any]
-    """What HTTP callbacks post: `_Payload`, and whatever the page adds."""
+    """What HTTP callbacks post: the fields of `_Payload`, without whatever else was in it."""
+    size: int
+    """Bytes of the message."""
 
 
 class GetPropsResponse(_ClientMessage, frozen=True, tag="get_props_response"):
@@ -97,20 +111,20 @@ class TabVisible(_ClientMessage, frozen=True, tag="tab_visible"):
 
 ClientMessage = CallbackRequest | GetPropsResponse | Heartbeat | TabWatched | TabGone | TabVisible
 
-_decoder: msgspec.json.Decoder[ClientMessage] = msgspec.json.Decoder(ClientMessage)
-_object_decoder = msgspec.json.Decoder(dict[str, Any])
+_WireMessage = _CallbackRequest | GetPropsResponse | Heartbeat | TabWatched | TabGone | TabVisible
 
 
 class _Addressee(msgspec.Struct, rename="camel"):
     """As much of a broken message as is needed to answer it."""
 
-    renderer_id: Any = None
-    request_id: Any = None
-
-    _decoder: ClassVar[msgspec.json.Decoder[_Addressee]]
+    renderer_id: msgspec.Raw = msgspec.Raw(b"null")
+    request_id: msgspec.Raw = msgspec.Raw(b"null")
 
 
-_Addressee._decoder = msgspec.json.Decoder(_Addressee)
+_decoder: msgspec.json.Decoder[_WireMessage] = msgspec.json.Decoder(_WireMessage)
+_object_decoder = msgspec.json.Decoder(dict[str, Any])
+_addressee_decoder = msgspec.json.Decoder(_Addressee)
+_name_decoder = msgspec.json.Decoder(Name)
 
 
 class _Property(msgspec.Struct):
@@ -129,12 +143,17 @@ class _Payload(msgspec.Struct, rename="camel"):
 
     output: str
     """Which callback."""
-    outputs: _Property | list[_Property | _Properties] | None = None
+    outputs: (
+        _Property | Annotated[list[_Property | _Properties], Meta(max_length=MAX_PROPERTIES)] | None
+    ) = None
+    """One, or a list: of several outputs, or of what a single pattern-matching one stands for."""
     inputs: list[_Property | _Properties] = []
     state: list[_Property | _Properties] = []
     changed_prop_ids: Annotated[list[str], Meta(max_length=MAX_PROPERTIES)] = []
     """``id.property`` of each input that has changed."""
 
+
+_PAYLOAD_FIELDS = tuple(field.encode_name for field in msgspec.structs.fields(_Payload))
 
 _pattern_id_decoder = msgspec.json.Decoder(dict[str, str | bool | float])
 
@@ -147,22 +166,30 @@ def decode(message: str | bytes, max_bytes: int) -> ClientMessage:
         max_bytes: longer ones are not decoded.
 
     Raises:
-        BadMessage: not JSON, not an object, an unknown type, a wrong shape, too long, or
-            nested too deeply.
+        BadMessage: not JSON, not an object, an unknown type, a wrong shape, too long,
+            nested too deeply, or of too many arrays and objects.
     """
     data = _utf8(message)
     if len(data) > max_bytes:
-        raise _bad(f"{len(data)} bytes, at most {max_bytes} are allowed", *_addressee(data))
-    data = _mended(data)
-    decoded = _decode(_decoder, data)
-    if isinstance(decoded, CallbackRequest | GetPropsResponse):
-        # No message is deeper than it has brackets.
-        if data.count(b"[") + data.count(b"{") > MAX_NESTING and _is_deep(decoded.payload):
-            text = f"more than {MAX_NESTING} arrays and objects in each other"
-            raise _bad(text, decoded.renderer_id, decoded.request_id)
-        if isinstance(decoded, CallbackRequest):
-            _check_payload(decoded)
-    return decoded
+        raise _bad(f"{len(data)} bytes, at most {max_bytes} are allowed", *addressee(data))
+    brackets = data.count(b"[") + data.count(b"{")
+    if brackets > MAX_BRACKETS:
+        text = f"{brackets} arrays and objects, at most {MAX_BRACKETS} are allowed"
+        raise _bad(text, *addressee(data))
+    decoded = _decode(_decoder, _mended(data))
+    if not isinstance(decoded, _CallbackRequest | GetPropsResponse):
+        return decoded
+    # No message is deeper than it has brackets.
+    if brackets > MAX_NESTING and _is_deep(decoded.payload):
+        text = f"more than {MAX_NESTING} arrays and objects in each other"
+        raise _bad(text, decoded.renderer_id, decoded.request_id)
+    if isinstance(decoded, GetPropsResponse):
+        return decoded
+    _check_payload(decoded)
+    # A request is kept for as long as its callback runs; what nobody reads is not.
+    found = decoded.payload
+    payload = {name: found[name] for name in _PAYLOAD_FIELDS if name in found}
+    return CallbackRequest(decoded.renderer_id, decoded.request_id, payload, len(data))
 
 
 def as_object(message: str | bytes) -> dict[str, Any]:
@@ -181,27 +208,31 @@ def _utf8(message: str | bytes) -> bytes:
         raise _bad(str(error), None, None) from None
 
 
+_SURROGATES = re.compile(
+    rb"\\(?<!\\\\)((?:\\\\)*+)u[dD]"  # after an odd number of backslashes
+    rb"(?:([89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2})|[89a-fA-F][0-9a-fA-F]{2})"
+)
+"""A pair of them, the second group, or a half; the first group is what stands before them."""
+
+
 def _mended(data: bytes) -> bytes:
     """Without halves of surrogate pairs, say of a text that was cut in an emoji.
 
     Browsers write these, and only these, as escapes; msgspec takes none.
     """
-    if rb"\ud" not in data:
+    if not 0 < data.count(rb"\ud") <= MAX_HALVES:
         return data
-    try:
-        return json.dumps(json.loads(data), ensure_ascii=False).encode(errors="replace")
-    except (ValueError, RecursionError):
-        return data
+    return _SURROGATES.sub(lambda found: found[0] if found[2] else found[1] + b"?", data)
 
 
 def _decode(decoder: msgspec.json.Decoder[T], data: bytes) -> T:
     try:
         return decoder.decode(data)
     except (msgspec.MsgspecError, UnicodeError, RecursionError) as error:
-        raise _bad(str(error), *_addressee(data)) from None
+        raise _bad(str(error), *addressee(data)) from None
 
 
-def _check_payload(request: CallbackRequest) -> None:
+def _check_payload(request: _CallbackRequest) -> None:
     try:
         payload = msgspec.convert(request.payload, _Payload)
         for prop_id in payload.changed_prop_ids:
@@ -217,8 +248,8 @@ def _is_deep(value: object) -> bool:
         level = [
             inner
             for outer in level
-            for inner in (outer.values() if isinstance(outer, dict) else outer)
-            if isinstance(inner, dict | list)
+            for inner in (outer.values() if type(outer) is dict else outer)
+            if type(inner) in (dict, list)  # millions may be numbers
         ]
         if not level:
             return False
@@ -234,16 +265,20 @@ def in_short(text: str) -> str:
     return "".join(each if each.isprintable() else "?" for each in text[:MAX_REASON])
 
 
-def _addressee(data: bytes) -> tuple[str | None, str | None]:
+def addressee(message: str | bytes) -> tuple[str | None, str | None]:
+    """The tab and the request that a message names, as far as it does."""
     try:
-        found = _Addressee._decoder.decode(data)
+        found = _addressee_decoder.decode(message)
         return _name(found.renderer_id), _name(found.request_id)
     except (msgspec.MsgspecError, UnicodeError, RecursionError):
         return None, None
 
 
-def _name(value: object) -> str | None:
-    return value if isinstance(value, str) and len(value) <= MAX_NAME else None
+def _name(value: msgspec.Raw) -> str | None:
+    try:
+        return _name_decoder.decode(value)
+    except (msgspec.MsgspecError, UnicodeError, RecursionError):
+        return None
 
 
 def quote(text: str) -> str:

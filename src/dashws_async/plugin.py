@@ -35,8 +35,9 @@ class WebSocketRuntime:
             callback in a worker thread, the guide's thread-pool model.
         cleanup_timeout: seconds that a callback gets to clean up once its page has gone
             or its connection has ended, before it is cancelled (again). Default 10.
-        send_timeout: seconds that a client may take over one frame (256 KiB, or a
-            longer single message) before it is closed (1013). Default 20.
+        send_timeout: seconds that a client may take nothing of what is sent to it before
+            it is closed (1013). Where the system does not say what was taken: seconds for
+            one frame (256 KiB, or a longer single message). Default 20.
         silence_timeout: seconds without a word from a client, after which it counts as
             gone and its connection is closed (4000). Default: two and a half of the
             browser's heartbeats, 75 s unless ``Dash(websocket_heartbeat_interval=...)``
@@ -49,21 +50,23 @@ class WebSocketRuntime:
             that not all browsers come back at once. Default 500.
         max_outbox_bytes: bytes that may wait for one client; one that lets more
             gather is closed (1013). Default 16 MiB.
-        max_message_bytes: bytes that one message of a client may have. Default 16 MiB.
+        max_message_bytes: bytes that one message of a client may have. The requests of all
+            callbacks that run for one connection may have four times as many. Default 16 MiB.
         compression: whether a client that offers permessage-deflate, as browsers do, gets
             it. It saves bandwidth and costs memory for each connection. For Hypercorn;
             other servers have a switch of their own. Default False.
         max_messages_per_second: messages that are taken from one connection, one second's
-            worth of them at once; what comes faster waits on the client's side. Default 1000.
-        max_bad_messages: messages of one connection that may be refused in a minute,
-            because they are not understood or ask for what is not there; with more it is
-            closed (1008). Default 100.
+            worth of them at once; what comes faster waits on the client's side. A large message
+            counts as one for each 16 KiB, at most as a second's worth. Default 1000.
+        max_bad_messages: messages of one connection that may be refused at once, and as
+            many per minute, because they are not understood or ask for what is not there;
+            with more it is closed (1008). Default 100.
         max_callbacks: callbacks that may run at once for one connection, the tabs of a
             browser together; a request past that gets an error. Default 1000.
         max_reads: answers to ``get_prop`` that may be awaited at once from one connection;
             a call past that raises ``RuntimeError``. Default 1000.
-        max_connections: WebSockets that this process takes at once. A handshake past that
-            gets HTTP 503; browsers try again after a while. Default 20,000.
+        max_connections: WebSockets that this app takes at once in this process. A handshake
+            past that gets HTTP 503; browsers try again after a while. Default 20,000.
         hook_timeout: seconds that a ``dash.hooks.websocket_connect`` or
             ``websocket_message`` hook, or ``identify``, may take; then the connection is
             closed (1013). Default 10.
@@ -163,16 +166,19 @@ class WebSocketRuntime:
         a connect hook.
 
         Args:
-            where: asked about each open connection, in the calling thread; those for
-                which it says true are ended.
+            where: asked about each open connection, in the calling thread, and about each
+                that is just being let in, on the event loop, once its identity is known.
+                Those for which it says true are ended.
             code: what the browser is told. It stays away after 1000 and 4001, and comes
                 back after any other code; see `WebSocketHandle.close` for what is allowed.
             reason: the same in words, at most 123 bytes of UTF-8; the page's console shows it.
 
         Returns:
-            How many connections are ended.
+            How many connections are ended, without those that were just being let in.
 
         Raises:
+            Exception: what ``where`` raises; no connection is ended then. Raised about one
+                that is just being let in, it is logged, and that one is closed.
             ValueError: a code or reason that may not be sent.
             TypeError: a code or reason of the wrong type.
         """

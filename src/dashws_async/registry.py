@@ -28,7 +28,7 @@ class Statistics(NamedTuple):
     refused: dict[str, int]
     """How many others were not let in, by reason: `REFUSALS` lists the keys."""
     updates_sent: int
-    """Messages sent since the start: updates, answers, requests."""
+    """Messages sent since the start: updates, answers (those to heartbeats too), requests."""
     updates_dropped: int
     """Updates that were not sent: a newer value came while they waited for a slow client."""
     frames_sent: int
@@ -40,7 +40,8 @@ class Statistics(NamedTuple):
     messages_delayed: int
     """Client messages that waited, because `max_messages_per_second` had come."""
     requests_refused: int
-    """Callback requests that were refused, because `max_callbacks` ran on their connection."""
+    """Callback requests that were refused, because `max_callbacks` ran on their connection, or
+    callbacks for large requests, or because it is a persistent plain ``def``."""
     workers_busy: int
     """Worker threads that run callbacks, or what callbacks offload, now."""
     workers_waiting: int
@@ -63,10 +64,10 @@ ENDS = {
     "silent": "nothing came for `silence_timeout`",
     "inactive": "nothing but heartbeats for `Dash(websocket_inactivity_timeout=...)`",
     "slow": "the client took nothing for `send_timeout`, or let `max_outbox_bytes` gather",
-    "abuse": "more than `max_bad_messages` came in a minute",
+    "abuse": "more than `max_bad_messages` came at once, or more than as many per minute",
     "callback": "a callback called `ctx.websocket.close()`",
     "hook": "a `websocket_message` hook rejected a message",
-    "revoked": "`WebSocketRuntime.close` was called",
+    "revoked": "`WebSocketRuntime.close` named it",
     "restart": "the server stopped",
     "error": "a defect of dashws-async",
 }
@@ -78,7 +79,6 @@ REFUSALS = {
     "restart": "the server was stopping",
     "set_up": "a function that Dash runs before requests answered it",
     "hook": "a `websocket_connect` hook or `identify` rejected it",
-    "revoked": "`runtime.close()` named it while these were asked",
 }
 """Why WebSockets are not let in: the keys of `Statistics.refused`."""
 

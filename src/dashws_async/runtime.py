@@ -53,6 +53,25 @@ class HandshakeRefused(Exception):
         self.status = status
 
 
+class _Handshake:
+    """An accepted one, while the app is asked about it. Nobody knows yet whose it is."""
+
+    def __init__(self) -> None:
+        self.revocations: list[tuple[Callable[[Peer], object], Close]] = []
+        """The calls of `Runtime.close` meanwhile."""
+
+    def close_for(self, peer: Peer) -> Close | None:
+        """How the first of them that names this peer closes its connection, if one does."""
+        for where, close in self.revocations:
+            try:
+                if where(peer):
+                    return close
+            except Exception:
+                logger.exception("close(where=...) failed for %r, which closes it", peer)
+                return close
+        return None
+
+
 class Runtime:
     """The connections of one Dash app.
 
@@ -64,8 +83,7 @@ class Runtime:
         self.settings = settings
         self._connections: set[Connection] = set()
         self._places_taken = 0
-        # The calls of `close` since each of the handshakes began that are not decided yet.
-        self._undecided: dict[int, list[tuple[Callable[[Peer], object], Close]]] = {}
+        self._undecided: set[_Handshake] = set()
         self._accepted = 0
         self._counters = Counters()
         self._clock = Clock()
@@ -76,9 +94,12 @@ class Runtime:
         self._shared: PerLoop[Shared] = PerLoop()
         self.workers = Workers(settings.max_workers or default_workers(settings.mode))
         """The app's worker threads."""
+        self.app: DashApp
+        """The app, once it is plugged."""
 
     def plug(self, app: DashApp) -> None:
         """Take over what the app was made with. It need not have its routes yet."""
+        self.app = app
         if self.settings.max_workers is None:
             self.workers.limit = default_workers(self.settings.mode, app.max_workers)
 
@@ -173,8 +194,7 @@ class Runtime:
     async def _serve(
         self, transport: Transport, app: DashApp, websocket: object, client: str
     ) -> None:
-        settings, identity = self.settings, None
-        revoked: list[tuple[Callable[[Peer], object], Close]] = []
+        settings, identity, handshake = self.settings, None, _Handshake()
 
         async def look_at(message: dict[str, Any]) -> Close | None:
             try:
@@ -183,36 +203,35 @@ class Runtime:
                 return rejected.close
             return None
 
-        self._undecided[id(revoked)] = revoked
+        self._undecided.add(handshake)
         try:
             await ask_hooks("websocket_connect", settings.hook_timeout, websocket)
             if settings.identify is not None:
                 identity = await ask_identity(settings.identify, settings.hook_timeout, websocket)
             connection = Connection(
                 transport,
-                self._shared.get(lambda: self._share(app)),
+                self._shared.get(self._share),
                 client,
                 identity,
                 look_at if has_hooks("websocket_message") else None,
             )
-            # What has happened while they were asked:
-            if self._all_gone is not None:
-                raise Rejected(RESTART)
-            for where, close in revoked:
-                if where(connection.peer):
-                    raise Rejected(close)
+            # Before it is no handshake any more: a `close` in another thread must not miss it.
+            self._connections.add(connection)
         except Rejected as rejected:
             self._counters.refused[rejected.close.why] += 1
-            with suppress(Disconnected):
-                await transport.close(rejected.close.code, rejected.close.reason)
+            await _turn_away(transport, rejected.close)
             return
         finally:
-            del self._undecided[id(revoked)]
-        if settings.identify is not None:
-            logger.info("Connection %s belongs to %r", connection.id, identity)
-        self._connections.add(connection)
-        self._accepted += 1
+            self._undecided.remove(handshake)
         try:
+            self._accepted += 1
+            if settings.identify is not None:
+                logger.info("Connection %s belongs to %r", connection.id, identity)
+            # What has happened while they were asked:
+            if self._all_gone is not None:
+                connection.end(RESTART)
+            elif (close := handshake.close_for(connection.peer)) is not None:
+                connection.end(close)
             await connection.serve()
         finally:
             self._connections.discard(connection)
@@ -223,8 +242,8 @@ class Runtime:
         """What `WebSocketRuntime.close` does."""
         check_close(code, reason)
         close = Close(code, reason, "revoked")
-        for revoked in tuple(self._undecided.values()):
-            revoked.append((where, close))
+        for handshake in tuple(self._undecided):
+            handshake.revocations.append((where, close))
         chosen = [
             connection
             for connection in tuple(self._connections)
@@ -238,15 +257,15 @@ class Runtime:
                     call_soon(connection.token, partial(connection.end, close))
         return len(chosen)
 
-    def _share(self, app: DashApp) -> Shared:
+    def _share(self) -> Shared:
         if not self._swept:
             logger.warning(
                 "The server does not run the app's lifespan, so nobody looks after the time: "
                 "silent clients and clients that take nothing are not closed, and the end of "
                 "the server is not noticed (see Deploying)"
             )
-        settings, heartbeat = self.settings, app.heartbeat_interval
-        inactivity = app.inactivity_timeout
+        settings, app = self.settings, self.app
+        heartbeat, inactivity = app.heartbeat_interval, app.inactivity_timeout
         return Shared(
             app=app,
             settings=settings,
@@ -264,9 +283,14 @@ class Runtime:
         One task for all of them, where a timer each would cost memory and time.
         """
         self._swept = True
-        settings = self.settings
-        timeouts = settings.send_timeout, settings.tab_timeout, settings.silence_timeout or math.inf
-        interval = min(timeouts) / 8
+        settings, shared = self.settings, self._shared.get(self._share)
+        shortest = min(
+            settings.send_timeout,
+            settings.tab_timeout,
+            shared.silence_timeout,
+            shared.inactivity_timeout or math.inf,
+        )
+        interval = shortest / 8
         before = anyio.current_time()
         while True:
             await anyio.sleep(interval)
@@ -332,11 +356,11 @@ class Runtime:
 
     async def _close_one_by_one(self, within: float) -> None:
         connections = tuple(self._connections)
-        rate = max(self.settings.drain_rate, len(connections) / within)
+        apart = min(1 / self.settings.drain_rate, within / max(len(connections), 1))  # seconds
         begun = anyio.current_time()
         for number, connection in enumerate(connections):
             # A sleep for each would be too many; one for what is due in the next moment is not.
-            ahead = begun + number / rate - anyio.current_time()
+            ahead = begun + number * apart - anyio.current_time()
             if ahead > DRAIN_STEP:
                 await anyio.sleep(ahead)
             connection.end(RESTART)
@@ -346,6 +370,14 @@ class Runtime:
             assert self._all_gone is not None, "a drain is under way"
             with anyio.move_on_after(timeout):
                 await self._all_gone.wait()
+
+
+async def _turn_away(transport: Transport, close: Close) -> None:
+    """Close an accepted WebSocket that is not served."""
+    with suppress(Disconnected), anyio.move_on_after(CLOSE_TIMEOUT, shield=True) as patience:
+        await transport.close(close.code, close.reason)
+    if patience.cancelled_caught:
+        transport.abort()
 
 
 def default_workers(mode: Mode, of_dash: int = 4) -> int:

@@ -39,6 +39,7 @@ class Counters:
         "refused",
         "requests_refused",
         "stuck",
+        "unsuitable",
         "updates_dropped",
         "updates_sent",
     )
@@ -47,6 +48,7 @@ class Counters:
         self.bad_messages = 0
         self.messages_delayed = 0
         self.requests_refused = 0
+        self.unsuitable: set[str] = set()  # the names of these callbacks
         self.callbacks = 0  # persistent ones too
         self.persistent = 0
         self.stuck = 0

@@ -34,19 +34,31 @@ from .shared import Shared
 logger = logging.getLogger("dashws_async")
 
 
+MAX_REQUESTS_SIZE = 4
+"""Times ``max_message_bytes``: what the requests of a connection's running callbacks may have."""
+
+
 class Wire(Protocol):
     """What a tab asks of its connection."""
 
-    id: str
     token: EventLoopToken
     thread_id: int
     running_callbacks: int
     """Of all its tabs; they count them."""
+    request_bytes: int
+    """Of the requests of all these."""
     pending_reads: int
     """Of all its tabs; they count them."""
 
+    @property
+    def id(self) -> str:
+        """The connection's name in the log."""
+
     def post(self, message: Outgoing) -> None:
         """Send a message, in order."""
+
+    def has_room(self, size: int) -> bool:
+        """Whether an answer of so many characters may be posted."""
 
     def new_read_id(self) -> str:
         """A name for a ``get_props_request``; no other one ever has it."""
@@ -131,6 +143,10 @@ class Tab:
         if not self.ended:
             self._wire.post(message)
 
+    def has_room(self, size: int) -> bool:
+        """Whether an answer of so many characters may be posted; after the end always."""
+        return self.ended or self._wire.has_room(size)
+
     def ask(
         self, component_id: str, prop_name: str, path: list[str | int] | None, reply: Reply
     ) -> str:
@@ -198,6 +214,7 @@ class Tab:
         callback = CallbackTask(self._shared, spec, request, self)
         wire, counters = self._wire, self._shared.counters
         max_callbacks = self._shared.settings.max_callbacks
+        max_request_bytes = MAX_REQUESTS_SIZE * self._shared.settings.max_message_bytes
 
         async def run() -> None:
             # Registered from inside: a task that is torn down before its first step is nobody's.
@@ -208,13 +225,21 @@ class Tab:
                 text = f"Bad message: request {request_id!r} runs already"
                 wire.reject(BadMessage(text, self.renderer_id, None))
                 return
+            text = ""
             if wire.running_callbacks >= max_callbacks:
-                counters.requests_refused += 1
                 text = f"{max_callbacks} callbacks of this browser run already; try again later."
+            elif wire.request_bytes + request.size > max_request_bytes:
+                text = (
+                    f"Callbacks of this browser run already for requests of {wire.request_bytes} "
+                    f"bytes, at most {max_request_bytes} are allowed; try again later."
+                )
+            if text:
+                counters.requests_refused += 1
                 wire.answer_error(self.literal, request_id, text)
                 return
             self.running[request_id] = callback
             wire.running_callbacks += 1
+            wire.request_bytes += request.size
             counters.callbacks += 1
             counters.persistent += spec.persistent
             try:
@@ -222,13 +247,14 @@ class Tab:
             finally:
                 del self.running[request_id]
                 wire.running_callbacks -= 1
+                wire.request_bytes -= request.size
                 counters.callbacks -= 1
                 counters.persistent -= spec.persistent
                 counters.stuck -= callback.stuck
                 if self._idle is not None and not self.running:
                     self._idle.set()
 
-        name = f"{spec.name} (tab {self.renderer_id} of connection {self._wire.id})"
+        name = f"{spec.name} (tab {self.renderer_id!r} of connection {self._wire.id})"
         self._wire.start_soon(run, name)
 
     # The end.

@@ -21,13 +21,14 @@ class TokenBucket:
         self._tokens = 0.0
         self._filled_at = -math.inf
 
-    def take(self, now: float) -> float:
-        """Take a token; returns the seconds until it is there, 0.0 if it is now.
+    def take(self, now: float, tokens: float = 1) -> float:
+        """Take tokens; returns the seconds until all are there, 0.0 if they are now.
 
         Args:
             now: the time in seconds, by any clock.
+            tokens: how many; more than ``burst`` are never there at once.
         """
         come = (now - self._filled_at) * self._rate
-        self._tokens = min(self._tokens + come, self._burst) - 1
+        self._tokens = min(self._tokens + come, self._burst) - tokens
         self._filled_at = now
         return max(0.0, -self._tokens / self._rate)

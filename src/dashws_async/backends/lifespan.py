@@ -180,7 +180,8 @@ class Lifespan:
             for runtime in self.runtimes:
                 runtime.loop_was_blocked(seconds)
 
-        return nullcontext() if shortest is None else Watchdog(shortest, count)
+        apps = [runtime.app for runtime in self.runtimes]
+        return nullcontext() if shortest is None else Watchdog(shortest, count, apps)
 
     async def _serve_websocket(self, scope: Any, receive: Any, send: _Send) -> None:
         stream, connection = websocket_stream(send), tcp_connection(scope, send)

@@ -3,6 +3,7 @@
 What they do not allow: a plain function is not cancelled, only told.
 """
 
+import functools
 import itertools
 import math
 import threading
@@ -191,6 +192,34 @@ async def test_a_plain_function_is_told_and_not_interrupted(anyio_backend, end, 
     [complaint] = [record.getMessage() for record in caplog.records]
     assert "work still runs 0.5" in complaint
     assert f"{__file__}:" in complaint
+
+
+@pytest.mark.parametrize("decorated", ["def", "offload"])
+async def test_a_persistent_callback_that_a_decorator_made_async_is_not_cancelled(
+    anyio_backend, decorated
+):
+    stage, begun = Stage(anyio_backend, "async"), []
+
+    def every_now_and_then(function):
+        @functools.wraps(function)
+        async def loop():
+            begun.append(None)
+            if len(begun) == 2:  # of two pages
+                stage.started.set()
+            while not ctx.websocket.is_shutdown:
+                await anyio.sleep(0.01)
+            await anyio.sleep(0)
+            stage.seen.append("cleaned up")
+
+        return loop
+
+    def work():
+        pass
+
+    function = offload(work) if decorated == "offload" else work
+    stage.app.callback(persistent=True)(every_now_and_then(function))
+    await stage.play(reset)
+    assert stage.seen == ["cleaned up"] * 2
 
 
 @pytest.mark.parametrize("mode", ["threads", "hybrid"])

@@ -2,7 +2,6 @@
 
 import json
 import tracemalloc
-from contextlib import suppress
 
 import pytest
 from hypothesis import given
@@ -98,7 +97,11 @@ class Run:
         self.browser, self.ideal = Browser(), Browser()
         self.ever_behind = False
         self.marks = []
-        for number, (operation, tab, prop) in enumerate(operations):
+        self.refused_with = []
+        self.operate(operations)
+
+    def operate(self, operations, first=0):
+        for number, (operation, tab, prop) in enumerate(operations, first):
             if operation == "take":
                 self.browser.take(self.outbox)
             elif operation == "heartbeat":
@@ -109,8 +112,11 @@ class Run:
                 of = (prop,) if operation in ("set", "patch") else ()
                 message = KINDS[operation](tab, number, *of)
                 before = self.outbox.dropped
-                with suppress(OutboxFull):  # a connection ends here, an outbox could go on
+                try:
                     assert self.outbox.put(message) == self.outbox.dropped - before
+                except OutboxFull:  # a connection ends here, an outbox could go on
+                    waiting = self.outbox._entries()
+                    self.refused_with.append([len(each.text) for _, each, _ in waiting])
                 self.ideal.apply(tab, operation, number, *of)
             self.ever_behind |= self.outbox.behind
 
@@ -131,7 +137,7 @@ operations = st.lists(
 )
 sizes = st.fixed_dictionaries(
     {
-        "max_bytes": st.sampled_from([500, 10**6]),
+        "max_bytes": st.sampled_from([50, 130, 500, 10**6]),
         "max_frame_bytes": st.sampled_from([1, 200, 1000, 10**6]),
         "max_messages": st.sampled_from([1, 3, 1000]),
     }
@@ -195,6 +201,29 @@ def test_a_mark_is_left_when_all_before_it_has_been_taken_or_dropped(operations,
         else:
             assert not put <= arrived
     assert all(run.outbox.has_left(mark) for mark, _ in run.marks)
+
+
+@given(operations, operations, sizes)
+def test_what_waits_for_a_tab_that_has_gone_is_forgotten_and_nothing_else(before, after, sizes):
+    run = Run(before, **sizes)
+    reached = list(run.browser.delivered["a"])
+    run.outbox.forget(messages.quote("a"))
+    run.operate([(operation, "b", prop) for operation, _, prop in after], first=len(before))
+    run.browser.take_all(run.outbox)
+    assert run.browser.delivered["a"] == reached
+    assert run.browser.pages["b"] == run.ideal.pages["b"]
+    assert run.outbox.waiting_bytes == 0
+    assert all(run.outbox.has_left(mark) for mark, _ in run.marks)
+
+
+@given(operations, sizes)
+def test_an_outbox_is_full_only_where_more_waits_than_one_message_beyond_the_bound(
+    operations, sizes
+):
+    run = Run(operations, **sizes)
+    for waiting in run.refused_with:  # sizes of what waited, the refused one included
+        within = [size for size in waiting if size <= sizes["max_bytes"]]
+        assert sum(within) > sizes["max_bytes"] or len(waiting) - len(within) > 1
 
 
 def received(browser, tab="a"):
@@ -372,6 +401,42 @@ def test_one_message_always_fits_into_an_empty_outbox():
     outbox.put_urgent(messages.HEARTBEAT_ACK)
     outbox.put(update("a", "x" * 200))  # in place of the first, the client being behind
     assert outbox.take()[1] == 2
+
+
+def test_a_message_beyond_the_bound_may_wait_among_others_and_is_the_only_one():
+    small, large = answer("a", 0), answer("a", "x" * 2000)
+    outbox, browser = Outbox(max_bytes=1000), Browser()
+    for message in [small, large, small]:
+        outbox.put(message)
+    with pytest.raises(OutboxFull):
+        outbox.put(large)
+    browser.take_all(outbox)
+    for message in [small, large, small]:
+        outbox.put(message)
+
+
+def test_what_waited_for_a_tab_that_has_gone_makes_room():
+    message = patch("a", "x" * 100)
+    outbox = Outbox(max_bytes=3 * len(message.text))
+    for _ in range(3):
+        outbox.put(message)
+    outbox.put_urgent(messages.HEARTBEAT_ACK)
+    outbox.forget(messages.quote("a"))
+    assert outbox.waiting_bytes == 0
+    for _ in range(3):
+        outbox.put(patch("b", "x" * 100))
+    assert outbox.take()[1] == 4
+
+
+def test_a_tab_whose_messages_were_forgotten_may_come_again():
+    outbox, browser = Outbox(10**6, max_messages=1), Browser()
+    for value in range(2):
+        outbox.put(update("a", value))
+    outbox.forget(messages.quote("a"))
+    for value in range(2, 4):
+        outbox.put(update("a", value))
+    browser.take_all(outbox)
+    assert received(browser) == [3]
 
 
 def test_bytes_are_those_on_the_wire():

@@ -784,3 +784,12 @@ def test_histories_are_bounded_and_values_are_still_counted():
         page.set_props({"componentId": "a", "props": {"children": n}})
     assert page.history("a", "children") == [7, 8, 9]
     assert page.values_seen("a", "children") == 10
+
+
+@pytest.mark.parametrize("index", ["data.csv", 1.5])
+def test_an_output_that_no_browser_can_read_is_told_of(index):
+    def declare(app):
+        app.callback(Output({"index": index}, "children"), Input("go", "n_clicks"))(print)
+
+    with pytest.raises(ValueError, match="no browser can load a page with this"):
+        make_page(html.Div(id="go"), declare)

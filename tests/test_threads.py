@@ -202,6 +202,27 @@ async def test_one_that_waits_and_whose_client_leaves_never_starts(anyio_backend
         await eventually(lambda: crowd.started == [0, 2])
         assert crowd.workers() == (1, 0)
     assert crowd.started == [0, 2]
+    [warning] = caplog.records  # once
+    assert "Persistent callbacks hold all worker threads (max_workers=1)" in warning.getMessage()
+
+
+async def test_threads_that_are_only_busy_are_nothing_to_warn_of(anyio_backend, caplog):
+    app = make_app(anyio_backend, "out", runtime=WebSocketRuntime(max_workers=1))
+
+    @offload
+    def short():
+        time.sleep(0.01)
+
+    @app.callback(persistent=True)
+    async def live():
+        async with anyio.create_task_group() as tasks:
+            for _ in range(3):
+                tasks.start_soon(short)
+        set_props("out", {"children": "done"})
+
+    async with open_browser(app) as browser:
+        page = await browser.open_page()
+        await page.wait_for("out", "children", "done")
     assert caplog.records == []
 
 
@@ -265,7 +286,57 @@ async def test_a_function_that_blocks_holds_up_the_others_in_mode_async_only(any
     assert (longest > 0.45) is (way == "async")
 
 
-async def test_a_function_that_is_offloaded_in_mode_threads_takes_one_more(anyio_backend):
+NESTED = {
+    "async": lambda call, _: anyio.from_thread.run(call),
+    "hybrid": lambda call, _: anyio.from_thread.run(call),
+    "own loop": lambda call, loop: anyio.run(call, backend=loop),
+}
+"""How a function in a thread calls one that is offloaded."""
+
+
+@pytest.mark.parametrize("way", NESTED)
+async def test_what_a_thread_offloads_takes_no_further_place(anyio_backend, way):
+    mode = "async" if way == "async" else "hybrid"
+    runtime = WebSocketRuntime(mode=mode, max_workers=1)
+    app = make_app(anyio_backend, "go", "out", "other", runtime=runtime)
+    release, inside = threading.Event(), threading.Event()
+
+    @offload
+    def innermost():
+        inside.set()
+        release.wait(10)
+        return here()
+
+    @offload
+    def inner():
+        return [here(), NESTED[way](innermost, anyio_backend)]
+
+    def outer(_):
+        return [here(), *NESTED[way](inner, anyio_backend)]
+
+    def other(_):
+        return inside.is_set()
+
+    for name, function in [("out", outer), ("other", other)]:
+        app.callback(Output(name, "children"), Input("go", "n_clicks"), prevent_initial_call=True)(
+            offload(function) if mode == "async" else function
+        )
+    async with open_browser(app) as browser:
+        page = await browser.open_page()
+        await page.click("go")
+        await eventually(inside.is_set)
+        numbers = runtime.statistics()
+        assert (numbers.workers_busy, numbers.workers_waiting) == (1, 1)
+        callbacks = {each.name: each for each in runtime.connections[0].callbacks}
+        assert next(
+            each.where for name, each in callbacks.items() if name.endswith("outer")
+        ).endswith("innermost")
+        release.set()
+        await page.wait_for("out", "children", lambda value: value and len(set(value)) == 3)
+        await page.wait_for("other", "children", True)
+
+
+async def test_a_function_that_is_offloaded_in_mode_threads_takes_no_further_place(anyio_backend):
     runtime = WebSocketRuntime(mode="threads", max_workers=1)
     app = make_app(anyio_backend, "go", "out", runtime=runtime)
 

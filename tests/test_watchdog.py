@@ -86,6 +86,73 @@ async def test_a_callback_that_blocks_is_named_with_its_place_and_for_how_long(
     assert runtime.statistics().longest_blocked > 0.3
 
 
+@pytest.mark.parametrize("way", ["over HTTP", "in a task of its own"])
+async def test_a_callback_is_named_wherever_it_runs(anyio_backend, way, caplog):
+    runtime = WebSocketRuntime(blocked_after=0.1)
+    app = make_app(
+        anyio_backend, "go", "out", runtime=runtime, websocket_callbacks=way != "over HTTP"
+    )
+
+    @app.callback(Output("out", "children"), Input("go", "n_clicks"), prevent_initial_call=True)
+    async def work(_):
+        async def child():
+            block()
+
+        async with anyio.create_task_group() as tasks:
+            if way == "over HTTP":
+                block()
+            else:
+                tasks.start_soon(child)
+        return "done"
+
+    async with open_browser(app) as browser:
+        page = await browser.open_page()
+        caplog.clear()
+        counted = runtime.statistics().blocked
+        await page.click("go")
+        await page.wait_for("out", "children", "done")
+        await eventually(lambda: runtime.statistics().blocked > counted)
+    [warning] = warnings(caplog)
+    assert re.match(rf"Callback \S+\.{work.__name__} blocked the event loop", warning), warning
+
+
+async def test_a_function_named_as_a_loop_is_no_loop(anyio_backend, watched, blockages, caplog):
+    namespace = {}
+    code = "async def run(function):\n    function()\n"
+    exec(compile(code, "/srv/redis/asyncio/client.py", "exec"), namespace)
+    await namespace["run"](block)
+    await eventually(lambda: blockages)
+    assert "in block" in warnings(caplog)[0]
+
+
+async def test_a_slow_log_does_not_outlive_the_loop_by_more_than_itself(anyio_backend, monkeypatch):
+    told, release, failures = threading.Event(), threading.Event(), []
+    monkeypatch.setattr(threading, "excepthook", failures.append)
+
+    def slow_log(*_):
+        told.set()
+        release.wait(10)
+
+    def serve():
+        async def main():
+            with Watchdog(0.1, lambda _: None):
+                await anyio.sleep(0.2)
+                block()
+                await anyio.sleep(0.3)
+
+        anyio.run(main, backend=anyio_backend)
+
+    monkeypatch.setattr(watchdog, "_report", slow_log)
+    watchers = threading.active_count()
+    thread = threading.Thread(target=serve)
+    thread.start()
+    await eventually(told.is_set)
+    await eventually(lambda: not thread.is_alive())
+    release.set()
+    await eventually(lambda: threading.active_count() <= watchers)
+    assert failures == []
+
+
 async def test_code_that_is_no_callback_is_named_by_its_line(watched, blockages, caplog):
     block()
     await eventually(lambda: blockages)

@@ -59,7 +59,8 @@ class Outbox:
     """Messages in the order they were produced, bounded in bytes.
 
     Args:
-        max_bytes: how much may wait. One message alone may be longer.
+        max_bytes: how much may wait. One message at a time may itself be longer, and waits
+            besides.
         max_frame_bytes: a frame is cut before it is longer, so that replies and
             heartbeats get their turn between large updates; a message cannot be cut.
             A client for which more waits is behind.
@@ -77,6 +78,7 @@ class Outbox:
         self._gathered: _Gathered | None = None  # while the client is behind
         self._urgent = ""
         self._last = 0
+        self._oversized: list[int] = []  # sizes of those that wait and alone exceed the bound
         self.waiting_bytes = 0
         self.dropped = 0
         """Updates that a newer value has made needless, so far."""
@@ -99,6 +101,8 @@ class Outbox:
         text, leaving = message.text, self._leaving
         size = len(text) if text.isascii() else len(text.encode())
         self.waiting_bytes += size
+        if size > self._max_bytes:
+            self._oversized.append(size)
         self._last += 1
         entry = self._last, message, size
         if self._gathered is None and (
@@ -136,7 +140,7 @@ class Outbox:
             elif message.tab in replied:
                 break
             leaving.popleft()
-            self.waiting_bytes -= size
+            self._release(size)
             texts.append(message.text)
         if len(texts) <= 1:
             return "".join(texts), len(texts)
@@ -154,11 +158,21 @@ class Outbox:
             return next(iter(self._gathered.entries)) > mark
         return True
 
+    def forget(self, tab: str) -> None:
+        """Forget what waits for a tab: nobody is left to read it, but the others' goes on."""
+        for _, message, size in self._entries():
+            if message.tab == tab:
+                self._release(size)
+        self._leaving = deque(entry for entry in self._leaving if entry[1].tab != tab)
+        if self._gathered is not None:
+            self._gathered.forget(tab)
+
     def clear(self) -> None:
         """Forget everything that waits: nobody is left to read it."""
         self._leaving.clear()
         self._gathered = None
         self._urgent = ""
+        self._oversized.clear()
         self.waiting_bytes = 0
 
     def _put_behind(self, entry: _Entry) -> int:
@@ -166,20 +180,33 @@ class Outbox:
         if self._gathered is None:
             self._gather_all()
         self._gather(entry)
-        if self.waiting_bytes > self._max_bytes and self._leaving:
-            self._gather_all()  # the last resort may drop what has begun to leave
-        _, _, size = entry
-        if self.waiting_bytes > max(self._max_bytes, size):
+        if self._is_full() and self._leaving:
+            # The last resort may drop what has begun to leave. It takes 1.5 µs for each message
+            # that waits, but not again before the next frame has been taken.
+            self._gather_all()
+        if self._is_full():
             raise OutboxFull(
                 f"{self.waiting_bytes} bytes wait for this client, "
                 f"more than the bound of {self._max_bytes} bytes"
             )
         return self.dropped - dropped_before
 
+    def _is_full(self) -> bool:
+        oversized = self._oversized
+        return self.waiting_bytes - sum(oversized) > self._max_bytes or len(oversized) > 1
+
+    def _release(self, size: int) -> None:
+        """A message of so many bytes waits no longer."""
+        self.waiting_bytes -= size
+        if size > self._max_bytes:
+            self._oversized.remove(size)
+
+    def _entries(self) -> list[_Entry]:
+        gathered = self._gathered.entries.values() if self._gathered is not None else ()
+        return [*self._leaving, *gathered]
+
     def _gather_all(self) -> None:
-        entries = list(self._leaving)
-        if self._gathered is not None:
-            entries += self._gathered.entries.values()
+        entries = self._entries()
         self._leaving.clear()
         self._gathered = _Gathered()
         for entry in entries:
@@ -188,7 +215,7 @@ class Outbox:
     def _gather(self, entry: _Entry) -> None:
         assert self._gathered is not None, "the client is behind"
         for _, _, size in self._gathered.add(entry):
-            self.waiting_bytes -= size
+            self._release(size)
             self.dropped += 1
 
 
@@ -217,3 +244,10 @@ class _Gathered:
             updates.append(number)
         self.entries[number] = entry
         return needless
+
+    def forget(self, tab: str) -> None:
+        """Forget the messages of a tab."""
+        self._updates.pop(tab, None)
+        self.entries = {
+            number: entry for number, entry in self.entries.items() if entry[1].tab != tab
+        }

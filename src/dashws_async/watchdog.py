@@ -18,7 +18,7 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from types import FrameType
 from typing import NamedTuple, Self
@@ -27,6 +27,7 @@ from anyio.lowlevel import current_token
 
 from . import whereabouts
 from .callbacks import callback_of
+from .dash_bridge import DashApp
 from .loops import call_soon, running_frames
 
 logger = logging.getLogger("dashws_async")
@@ -124,13 +125,17 @@ class Watchdog:
     Args:
         blocked_after: seconds that the loop may not turn.
         count: told, in the watchdog's thread, how long each blockage took, in seconds.
+        apps: whose callbacks are known by name.
     """
 
-    def __init__(self, blocked_after: float, count: Callable[[float], None]) -> None:
+    def __init__(
+        self, blocked_after: float, count: Callable[[float], None], apps: Sequence[DashApp] = ()
+    ) -> None:
         self._blocked_after = blocked_after
         self._pause = max(blocked_after / 2, SHORTEST_PAUSE)
         self._limit = self._pause + blocked_after
         self._count = count
+        self._apps = apps
         self._turned, self._left = threading.Event(), threading.Event()
         self._thread = threading.Thread(target=self._watch, name="dashws-async watchdog")
         self._thread.daemon = True
@@ -163,20 +168,23 @@ class Watchdog:
         except RuntimeError:
             return False  # the loop has ended
         culprit = self._wait_for_turn(stretch, culprit)
-        if self._left.is_set():
-            return False
-        if culprit is not None:
+        if culprit is not None and not self._left.is_set():
             seconds = stretch.usable() - self._pause
             self._count(seconds)
             collected = _full_collections() > collections
             _report("blocked", culprit, seconds, ", with garbage collection" * collected)
-        return True
+        # The log may take long, and the thread of a loop that was left may be gone.
+        return not self._left.is_set()
 
     def _wait_for_turn(self, stretch: Stretch, culprit: Culprit | None) -> Culprit | None:
         """Wait until the loop turns, and return what held it up, if that took too long."""
         before: Culprit | None = None
         report_after = REPORT_AFTER
+        looked_at = self._pause
         while not stretch.wait(self._turned, self._blocked_after / 2):
+            if self._left.is_set():
+                return None
+            looked_at = stretch.elapsed()
             now = self._look()
             if now is None:
                 continue
@@ -189,7 +197,10 @@ class Watchdog:
                     _report("has been blocking", culprit, seconds)
                     report_after *= 10
             before = now
-        return culprit or self._look_if_late(stretch)
+        was_late = stretch.elapsed() >= looked_at + self._blocked_after
+        if culprit is None and was_late and not self._left.is_set():
+            culprit = self._look_if_late(stretch)
+        return culprit
 
     def _look_if_late(self, stretch: Stretch) -> Culprit | None:
         """What has held up this thread too, by the interpreter's lock: it is there still."""
@@ -207,7 +218,7 @@ class Watchdog:
         if not frames or any(_package(frame) in _DEBUGGERS for frame in frames):
             return None
         tasks = (frame for frame in frames if frame.f_code.co_flags & inspect.CO_COROUTINE)
-        spec = callback_of(frames)
+        spec = callback_of(frames, self._apps)
         name, home = (spec.name, spec.file) if spec is not None else ("", "")
         return Culprit(name, whereabouts.of_frames(frames, home), next(tasks, frames[0]))
 

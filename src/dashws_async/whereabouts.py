@@ -39,12 +39,19 @@ def of_thread(thread_id: int, home: str = "") -> str:
         thread_id: as ``threading.get_ident`` gives it.
         home: a file that is the user's, wherever it is installed.
     """
-    innermost = sys._current_frames().get(thread_id)  # documented, for debuggers
-    frames = []
-    while innermost is not None:
-        frames.append(innermost)
-        innermost = innermost.f_back
-    return of_frames(reversed(frames), home)
+    return of_frames(reversed(list(frames_of_thread(thread_id))), home)
+
+
+def frames_of_thread(thread_id: int) -> Iterator[FrameType]:
+    """What a thread runs at this moment, from the inside out; nothing if there is no such.
+
+    Args:
+        thread_id: as ``threading.get_ident`` gives it.
+    """
+    frame = sys._current_frames().get(thread_id)  # documented, for debuggers
+    while frame is not None:
+        yield frame
+        frame = frame.f_back
 
 
 def of_frames(frames: Iterable[FrameType], home: str = "") -> str:

@@ -116,7 +116,13 @@ class CallbackSpec:
 
 def _parse_output(id_and_prop: str) -> Dependency:
     component_id, _, prop = id_and_prop.rpartition(".")  # ids may hold dots, properties not
-    return Dependency(_parse_pattern(component_id), prop)
+    try:
+        return Dependency(_parse_pattern(component_id), prop)
+    except ValueError:
+        raise ValueError(
+            f"Output {id_and_prop!r}: no browser can load a page with this. Dash writes a dot in a "
+            "dict id as '\\.', which is no JSON; use an id without dots, and without floats"
+        ) from None
 
 
 def _parse_dependency(declared: Mapping[str, Any]) -> Dependency:

@@ -1,6 +1,9 @@
 """What callbacks can do over the WebSocket, on both loops, through a page in memory."""
 
+import json
+
 import anyio
+import dash
 import pytest
 from dash import (
     ALL,
@@ -16,9 +19,12 @@ from dash import (
     set_props,
 )
 from dash.exceptions import PreventUpdate
+from hypothesis import given
+from hypothesis import strategies as st
 
 from apps import add_neighbour, make_app
 from dashws_async import WebSocketHandle, WebSocketRuntime
+from dashws_async.dash_bridge import to_json
 from dashws_async.testing import open_browser
 
 pytestmark = pytest.mark.anyio
@@ -464,7 +470,7 @@ async def test_json_is_made_once_per_value(anyio_backend, monkeypatch):
     @app.callback(Output("out", "children"), Input("go", "n_clicks"), prevent_initial_call=True)
     async def answer(_):
         monkeypatch.setattr(plotly.io.json, "to_json_plotly", counting)
-        set_props("out", {"children": "streamed", "title": "two"})
+        set_props("out", {"children": ["streamed"], "title": ["two"]})
         return "returned"
 
     async with open_browser(app) as browser:
@@ -473,7 +479,18 @@ async def test_json_is_made_once_per_value(anyio_backend, monkeypatch):
         await page.wait_for("out", "children", "returned")
         monkeypatch.undo()
     assert encoded == [
-        "streamed",
-        "two",
+        ["streamed"],
+        ["two"],
         {"multi": True, "response": {"out": {"children": "returned"}}},
     ]
+
+
+@given(st.none() | st.booleans() | st.integers() | st.floats() | st.text(st.characters()))
+def test_plain_values_mean_the_same_as_by_dashs_own_encoder(value):
+    def outcome(encode):
+        try:
+            return json.loads(encode(value))
+        except TypeError:
+            return TypeError
+
+    assert outcome(to_json) == outcome(dash._utils.to_json)

@@ -1,5 +1,7 @@
 """The end of a connection: what each callback sees, and that nothing stays behind."""
 
+import gc
+
 import anyio
 import pytest
 from dash import Input, Output, Patch, ctx, set_props
@@ -7,6 +9,7 @@ from dash.exceptions import WebsocketDisconnected
 
 from apps import make_app
 from dashws_async import WebSocketRuntime
+from dashws_async.connection import Connection
 from dashws_async.testing import open_browser
 from until import eventually
 
@@ -322,3 +325,26 @@ async def test_an_app_can_be_served_again(anyio_backend):
             page = await browser.open_page()
             await page.click("go")
             await page.wait_for("out", "children", 1)
+
+
+async def test_a_connection_that_has_ended_waits_for_no_garbage_collection(anyio_backend):
+    app = make_app(anyio_backend, "go", "out", runtime=(runtime := WebSocketRuntime()))
+
+    @app.callback(Output("out", "children"), Input("go", "n_clicks"), prevent_initial_call=True)
+    async def answer(clicks):
+        set_props("out", {"title": "streamed"})
+        return clicks
+
+    async with open_browser(app) as browser:
+        page = await browser.open_page()
+        await page.click("go")
+        await page.wait_for("out", "children", 1)
+        gc.collect()
+        gc.disable()
+        try:
+            await browser.close()
+            await eventually(lambda: not runtime.connections)
+            await anyio.wait_all_tasks_blocked()
+            assert not [each for each in gc.get_objects() if type(each) is Connection]
+        finally:
+            gc.enable()

@@ -14,6 +14,7 @@ from dashws_async.loops import (
     backend_name,
     call_soon,
     is_cancelled,
+    own_tasks,
     owned_run,
     run_on,
 )
@@ -372,19 +373,84 @@ async def test_time_limits_inside_still_work():
     assert await end_of_cancelled(work) == "cleaned up within the limit"
 
 
-async def test_the_surroundings_cannot_cancel_it():
-    async def work(started):
-        started.set()
+async def test_what_is_cancelled_around_the_owner_of_tasks_does_not_reach_them():
+    outcomes = []
+
+    async def work():
         await go_on.wait()
-        return "ended by itself"
+        outcomes.append("ended by itself")
+
+    async def own():
+        async with own_tasks(outcomes.append) as tasks:
+            tasks.start_soon(work, name="work")
+            started.set()
+            await anyio.sleep_forever()
+
+    started, go_on = anyio.Event(), anyio.Event()
+    async with anyio.create_task_group() as outer:
+        outer.start_soon(own)
+        await started.wait()
+        outer.cancel_scope.cancel()
+        with anyio.CancelScope(shield=True):
+            await anyio.wait_all_tasks_blocked()
+            assert outcomes == []
+            go_on.set()
+    assert outcomes == ["ended by itself"]
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+async def test_who_cancels_the_owner_of_tasks_waits_for_them():
+    async def own():
+        async with own_tasks(print) as tasks:
+            tasks.start_soon(go_on.wait, name="work")
 
     go_on = anyio.Event()
-    async with anyio.create_task_group() as outer:
-        owned = Owned(outer, work)
-        await owned.started.wait()
-        outer.cancel_scope.cancel()
-        go_on.set()
-    assert owned.outcome == "ended by itself"
+    owner = asyncio.create_task(own())
+    await anyio.wait_all_tasks_blocked()
+    for _ in range(2):
+        owner.cancel()
+        await anyio.wait_all_tasks_blocked()
+        assert not owner.done()
+    go_on.set()
+    with pytest.raises(asyncio.CancelledError):
+        await owner
+
+
+async def test_a_task_that_fails_is_reported_and_harms_no_other():
+    outcomes = []
+
+    def failed(error):
+        outcomes.append(error)
+        reported.set()
+
+    async def fail():
+        raise failure
+
+    async def wait():
+        await reported.wait()
+        outcomes.append("ended by itself")
+
+    failure, reported = LookupError(), anyio.Event()
+    async with own_tasks(failed) as tasks:
+        tasks.start_soon(wait, name="other")
+        tasks.start_soon(fail, name="failing")
+    assert outcomes == [failure, "ended by itself"]
+
+
+async def test_one_task_can_be_cancelled():
+    ended = []
+
+    async def work():
+        try:
+            await anyio.sleep_forever()
+        finally:
+            ended.append("cancelled")
+
+    async with own_tasks(ended.append) as tasks:
+        task = tasks.start_soon(work, name="work")
+        await anyio.wait_all_tasks_blocked()
+        task.cancel()
+    assert ended == ["cancelled"]
 
 
 async def test_cancel_before_the_start_and_after_the_end_does_nothing():

@@ -1,5 +1,7 @@
 """`WebSocketRuntime`: where it works, and what it says where it does not."""
 
+import gc
+
 import dash
 import flask
 import pytest
@@ -7,6 +9,7 @@ from dash import Dash, Input, Output, html
 from quart import Quart
 from quart_trio import QuartTrio
 
+from apps import make_app
 from dashws_async import WebSocketRuntime, dash_bridge
 from dashws_async.testing import open_browser
 
@@ -33,6 +36,7 @@ from dashws_async.testing import open_browser
         ({"max_workers": 0}, ValueError, "max_workers=0.*at least 1 threads"),
         ({"max_workers": True}, TypeError, "max_workers=True"),
         ({"blocked_after": 0}, ValueError, "blocked_after=0.*seconds above 0"),
+        ({"tune_gc": 1}, TypeError, "tune_gc=1.*must be a bool"),
         ({"cleanup_timout": 1}, TypeError, "cleanup_timout"),
     ],
 )
@@ -143,3 +147,15 @@ async def test_it_works_with_every_way_to_name_a_server(make):
 def test_the_backend_calls_itself_what_dash_testing_looks_for():
     app = quart_by_name([WebSocketRuntime()])
     assert app.backend.server_type == "quart"  # what dash.testing looks at
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("tune_gc", [False, True])
+async def test_the_garbage_collector_is_left_alone_unless_asked_and_for_the_servers_life(
+    anyio_backend, tune_gc
+):
+    app = make_app(anyio_backend, runtime=WebSocketRuntime(tune_gc=tune_gc))
+    before = gc.get_threshold()
+    async with open_browser(app):
+        assert (gc.get_threshold() != before) == tune_gc
+    assert gc.get_threshold() == before

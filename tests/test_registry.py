@@ -156,7 +156,6 @@ async def test_tasks_carry_the_names_of_their_callbacks(stage, anyio_backend):
         names = names_of_tasks(anyio_backend)
         live = "test_registry.Stage.__init__.<locals>.live"
         assert f"{live} (tab {page.renderer_id!r} of connection {connection.id})" in names
-        assert f"writer of connection {connection.id}" in names
         await browser.close()
 
 

@@ -85,6 +85,26 @@ class CallbackTask:
         line: the page.
     """
 
+    __slots__ = (
+        "_abandoned",
+        "_app",
+        "_begins_in_thread",
+        "_coro",
+        "_handle",
+        "_in_thread",
+        "_line",
+        "_mode",
+        "_run",
+        "_thread_lock",
+        "_untold",
+        "_waits_for_client",
+        "_worker",
+        "created",
+        "request",
+        "spec",
+        "stuck",
+    )
+
     def __init__(
         self, shared: Shared, spec: CallbackSpec, request: CallbackRequest, line: Line
     ) -> None:
@@ -119,20 +139,24 @@ class CallbackTask:
         Where the client has much to take already, an event-triggered callback starts
         later, so that its answer does not have to wait.
         """
-        if not self.spec.persistent:
-            await self._room_for(0)
-            if self._line.ended:
-                return
+        threads.current_worker.set(self._worker)
         try:
-            self._coro = self._outcome()
-            answer = await self._run.run(self._coro)
-        except Ended:
-            answer = messages.PREVENT_UPDATE
-        except KeyboardInterrupt:
-            raise
-        except BaseException as error:  # exit() in a callback is for the callback only
-            answer = self._failure(error)
-        await self._answer(answer)
+            if not self.spec.persistent:
+                await self._room_for(0)
+                if self._line.ended:
+                    return
+            try:
+                self._coro = self._call(self._app.bind(self.request.payload, self._handle))
+                answer = await self._run.run(self._coro)
+            except (PreventUpdate, Ended):
+                answer = messages.PREVENT_UPDATE
+            except KeyboardInterrupt:
+                raise
+            except BaseException as error:  # exit() in a callback is for the callback only
+                answer = self._failure(error)
+            await self._answer(answer)
+        finally:
+            del self._handle  # a cycle of references would wait for the collector
 
     @property
     def has_begun(self) -> bool:
@@ -180,24 +204,23 @@ class CallbackTask:
         with suppress(RuntimeError):
             call_soon(token, lambda: message(run))
 
-    async def _outcome(self) -> str:
-        threads.current_worker.set(self._worker)
-        try:
-            return await self._call(self._app.bind(self.request.payload, self._handle))
-        except PreventUpdate:
-            return messages.PREVENT_UPDATE
-
-    async def _call(self, bound: Callable[[], Any]) -> str:
+    def _call(self, bound: Callable[[], Any]) -> Coroutine[Any, Any, str]:
+        """What calls it, where it is to run, and gives its answer."""
         if self._mode == "threads" and self.spec.is_async:
-            return await threads.run_async_in_thread(
+            return threads.run_async_in_thread(
                 lambda: self._on_a_loop_of_its_own(bound), backend_name(), self._worker
             )
         if self._mode != "async" and not self.spec.is_async:
-            return await self._finish(await self._worker.run(bound))
-        return await self._finish(bound())
+            return self._in_worker(bound)
+        return self._finish(bound)
 
-    async def _finish(self, result: Any) -> str:
-        """Make an answer of what a callback gave."""
+    async def _in_worker(self, bound: Callable[[], Any]) -> str:
+        result = await self._worker.run(bound)
+        return await self._finish(lambda: result)
+
+    async def _finish(self, bound: Callable[[], Any]) -> str:
+        """Make an answer of what a callback gives."""
+        result = bound()
         if inspect.isawaitable(result):
             result = await result
         return messages.ok(result) if isinstance(result, str) else await self._stream(result.frames)
@@ -208,7 +231,7 @@ class CallbackTask:
             self._in_thread, untold = (token, run), self._untold
         if untold is not None:
             call_soon(token, lambda: untold(run))
-        outer, self._coro = self._coro, self._finish(bound())
+        outer, self._coro = self._coro, self._finish(bound)
         try:
             return await run.run(self._coro)
         finally:

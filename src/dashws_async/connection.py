@@ -1,15 +1,15 @@
-"""One WebSocket as a task group: a reader, a writer, and the callbacks of its tabs.
+"""One WebSocket: a reader, a writer, and the callbacks of its tabs.
 
 ::
 
-    serve ── task group ─┬─ reader     client messages: to the tab that they name
-                         ├─ writer     frames from the outbox
-                         ├─ callbacks  one task each (`callbacks.CallbackTask`)
-                         └─ wind-ups   one for each tab that has ended and has callbacks left
+    serve ─┬─ reader     client messages: to the tab that they name
+           └─ tasks ─┬─ writer     frames from the outbox; there is one while there are any
+                     ├─ callbacks  one task each (`callbacks.CallbackTask`)
+                     └─ wind-ups   one for each tab that has ended and has callbacks left
 
-Reader and writer live in the surroundings: when those are cancelled, as a server does
-that stops, they stop. The callbacks do not: how they end is Dash's documented
-contract (`tab`). That the client has left is the last that the reader receives: it
+The reader lives in the surroundings: when those are cancelled, as a server does that
+stops, it stops, and the writer with it. The callbacks do not: how they end is Dash's
+documented contract (`tab`). That the client has left is the last that the reader receives: it
 knows at once, unless it still waits with what came before (a hook, the rate limit).
 What nobody tells, a peer that is silent or takes nothing, `sweep` finds out, called now
 and then for all connections by the runtime.
@@ -29,13 +29,13 @@ from itertools import count
 from typing import Any, NamedTuple, Protocol
 
 import anyio
-from anyio.abc import TaskGroup
 from anyio.lowlevel import checkpoint, current_token
 
 from . import messages
 from .callbacks import Unsuitable, find_callback
 from .dash_bridge import CallbackSpec
 from .handle import Reply
+from .loops import Cancellable, Tasks, cancel_scope, own_tasks
 from .messages import (
     BadMessage,
     CallbackRequest,
@@ -134,6 +134,39 @@ class Connection:
         message_hook: asked for every client message, if there is one.
     """
 
+    __slots__ = (
+        "__weakref__",
+        "_accepted",
+        "_active_at",
+        "_bad_messages_allowed",
+        "_close_waiters",
+        "_conversation",
+        "_drains",
+        "_ending",
+        "_heard_at",
+        "_leaving",
+        "_message_hook",
+        "_messages_allowed",
+        "_messages_at_once",
+        "_outbox",
+        "_read_ids",
+        "_resting",
+        "_sending_since",
+        "_shared",
+        "_taken",
+        "_tasks",
+        "_transport",
+        "_transport_closed",
+        "_writer",
+        "peer",
+        "pending_reads",
+        "request_bytes",
+        "running_callbacks",
+        "tabs",
+        "thread_id",
+        "token",
+    )
+
     def __init__(
         self,
         transport: Transport,
@@ -162,9 +195,9 @@ class Connection:
         self._messages_at_once = max(rate, 1)
         self._messages_allowed = TokenBucket(rate, burst=self._messages_at_once)
         self._bad_messages_allowed = TokenBucket(bad / 60, burst=bad)
-        self._something_to_send = anyio.Event()
+        self._writer: Cancellable | None = None
         self._read_ids = count(1)
-        self._leaving: set[Tab] = set()
+        self._leaving: dict[Tab, None] = {}
         self._resting: dict[str, list[tuple[CallbackSpec, CallbackRequest]]] = {}
         self._ending: Close | None = None
         self._drains: dict[Reply, int] = {}  # with marks of the outbox
@@ -173,8 +206,8 @@ class Connection:
         self._heard_at = self._active_at = shared.clock.now
         self._sending_since: float | None = None
         self._taken: int | None = None
-        self._tasks: TaskGroup
-        self._conversation: anyio.CancelScope
+        self._tasks: Tasks | None = None  # until it is served
+        self._conversation = cancel_scope()
 
     # What tabs use: the `tab.Wire` of this connection.
 
@@ -195,7 +228,7 @@ class Connection:
             self.end(TRY_AGAIN)
         else:
             self._shared.counters.updates_dropped += dropped
-        self._something_to_send.set()
+        self._wake_writer()
 
     def has_room(self, size: int) -> bool:
         """Whether an answer may be posted, so that answers alone never fill the outbox.
@@ -239,9 +272,12 @@ class Connection:
         self._close_waiters.append(closed)
         self.end(Close(code, reason, "callback"), spare=by)
 
-    def start_soon(self, function: Callable[[], Coroutine[Any, Any, None]], name: str) -> None:
+    def start_soon(
+        self, function: Callable[..., Coroutine[Any, Any, None]], *args: Any, name: str
+    ) -> None:
         """Start a task that lives as long as it likes, and the connection with it."""
-        self._tasks.start_soon(function, name=name)
+        assert self._tasks is not None, "it is served"
+        self._tasks.start_soon(function, *args, name=name)
 
     def reject(self, bad: BadMessage) -> None:
         """Answer a bad message where the page can see it; only too many harm anything else."""
@@ -273,19 +309,27 @@ class Connection:
 
     async def serve(self) -> None:
         """Serve until the connection has ended and every callback of it too."""
-        async with anyio.create_task_group() as self._tasks:
+        self._tasks = own_tasks(self._fail)
+        async with self._tasks:
+            if self._ending is not None:  # it has, before it began
+                self._wake_writer()
             try:
-                async with anyio.create_task_group() as conversation:
-                    self._conversation = conversation.cancel_scope
-                    conversation.start_soon(self._write, name=f"writer of connection {self.id}")
+                with self._conversation:
                     await self._read()
-                    conversation.cancel_scope.cancel()
-            except Exception:
-                logger.exception("A connection failed; this is a defect of dashws-async")
-                self.end(INTERNAL_ERROR)
+            except Exception as error:
+                self._fail(error)
             finally:
+                self._conversation.cancel()
                 self.end(GONE)
+                writer, self._writer = self._writer, None
+                if writer is not None and not self._transport_closed:
+                    writer.cancel()
                 await self._close_transport()
+
+    def _fail(self, error: Exception) -> None:
+        logger.error("A connection failed; this is a defect of dashws-async", exc_info=error)
+        self.end(INTERNAL_ERROR)
+        self._conversation.cancel()
 
     @property
     def ending(self) -> bool:
@@ -304,7 +348,7 @@ class Connection:
         self._shared.counters.closed[close.why] += 1
         for tab in list(self.tabs.values()):
             self._end_tab(tab, spare)
-        self._something_to_send.set()
+        self._wake_writer()
 
     def abandon(self) -> None:
         """End the callbacks that neither the end nor the cancellations after it ended."""
@@ -357,34 +401,40 @@ class Connection:
                 if tab.is_gone(settings.tab_timeout) and not tab.ended:
                     self._rest(tab)
 
+    def _wake_writer(self) -> None:
+        if self._writer is None and self._tasks and not self._conversation.cancel_called:
+            self._writer = self._tasks.start_soon(
+                self._write, name=f"writer of connection {self.id}"
+            )
+
     async def _write(self) -> None:
-        """Send frames as they come; at the end what still waits, and the close frame."""
+        """Send frames until none waits; at the end the close frame too."""
         shared, batch_delay = self._shared, self._shared.app.batch_delay
+        if batch_delay:
+            await anyio.sleep(batch_delay)
         while True:
             frame, count_of_messages = self._outbox.take()
-            if frame:
-                self._sending_since = shared.clock.now
-                try:
-                    await self._transport.send(frame)
-                except Disconnected:
-                    self.end(GONE)
-                    break
-                finally:
-                    self._sending_since = None
-                if frame != messages.HEARTBEAT_ACK:
-                    self._active_at = shared.clock.now
-                shared.counters.frames_sent += 1
-                shared.counters.updates_sent += count_of_messages
-                self._tell_drained()
-            elif self._ending is not None:
-                await self._close_transport()
+            if not frame:
                 break
-            else:
-                await self._something_to_send.wait()
-                self._something_to_send = anyio.Event()
-                if batch_delay:
-                    await anyio.sleep(batch_delay)
-        self._conversation.cancel()
+            self._sending_since = shared.clock.now
+            try:
+                await self._transport.send(frame)
+            except Disconnected:
+                self.end(GONE)
+                self._conversation.cancel()
+                return
+            finally:
+                self._sending_since = None
+            if frame != messages.HEARTBEAT_ACK:
+                self._active_at = shared.clock.now
+            shared.counters.frames_sent += 1
+            shared.counters.updates_sent += count_of_messages
+            self._tell_drained()
+        if self._ending is None:
+            self._writer = None
+        else:
+            await self._close_transport()
+            self._conversation.cancel()
 
     async def _close_transport(self) -> None:
         """Send the close frame, once. Left to itself, Quart would send 1000: stay away."""
@@ -413,23 +463,28 @@ class Connection:
                 await anyio.sleep(wait)  # what the client sends meanwhile stays with it
             elif number % FAIR_SHARE == 0:
                 await checkpoint()  # receiving what is there already need not be one
-            if self._ending is not None:
-                continue  # the close frame is on its way; what the client says is not heard
-            try:
-                message = messages.decode(received, shared.settings.max_message_bytes)
-                if self._message_hook is not None and not isinstance(message, _OURS):
-                    close = await self._message_hook(messages.as_object(received))
-                    if close is not None:
-                        self.end(close)
-                    if self._ending is not None:
-                        continue
-                self._handle(message)
-            except BadMessage as bad:
-                self.reject(bad)
-            except Exception:  # whatever it is, the other callbacks have no part in it
-                logger.exception("A message failed; this is a defect of dashws-async")
-                text = "Internal error: see the server's log."
-                self.reject(BadMessage(text, *messages.addressee(received)))
+            if self._ending is None:  # otherwise the close frame is on its way
+                await self._hear(received)
+            if self._conversation.cancel_called:
+                return  # a hook has swallowed it
+            del received  # it may be long, and the next one may be long in coming
+
+    async def _hear(self, received: str | bytes) -> None:
+        try:
+            message = messages.decode(received, self._shared.settings.max_message_bytes)
+            if self._message_hook is not None and not isinstance(message, _OURS):
+                close = await self._message_hook(messages.as_object(received))
+                if close is not None:
+                    self.end(close)
+                if self._ending is not None:
+                    return
+            self._handle(message)
+        except BadMessage as bad:
+            self.reject(bad)
+        except Exception:  # whatever it is, the other callbacks have no part in it
+            logger.exception("A message failed; this is a defect of dashws-async")
+            text = "Internal error: see the server's log."
+            self.reject(BadMessage(text, *messages.addressee(received)))
 
     def _handle(self, message: ClientMessage) -> None:
         if not isinstance(message, Heartbeat):
@@ -444,7 +499,7 @@ class Connection:
                     tab.answered(message.request_id, message.payload or {})
             case Heartbeat():
                 self._outbox.put_urgent(messages.HEARTBEAT_ACK)
-                self._something_to_send.set()
+                self._wake_writer()
             case TabWatched():
                 self._tab(message.renderer_id).watched = True
             case TabGone():
@@ -492,13 +547,13 @@ class Connection:
             if self._sending_since is None:
                 self._tell_drained()
         if tab.running:
-            self._leaving.add(tab)
+            self._leaving[tab] = None
+            name = f"wind-up of tab {tab.renderer_id!r} of connection {self.id}"
+            self.start_soon(self._wind_up, tab, name=name)
 
-            async def wind_up() -> None:
-                await tab.wind_up()
-                self._leaving.discard(tab)  # torn down before that, it is still to be abandoned
-
-            self.start_soon(wind_up, f"wind-up of tab {tab.renderer_id!r} of connection {self.id}")
+    async def _wind_up(self, tab: Tab) -> None:
+        await tab.wind_up()
+        del self._leaving[tab]  # torn down before that, it is still to be abandoned
 
     def _rest(self, tab: Tab) -> None:
         """End a tab that does not answer. If it was only asleep, its persistent callbacks start

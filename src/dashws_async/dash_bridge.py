@@ -10,11 +10,12 @@ from __future__ import annotations
 import inspect
 import logging
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, suppress
 from types import CodeType
 from typing import Any, NamedTuple, cast
 
 import dash
+import orjson
 from dash.exceptions import CallbackException, PreventUpdate, WebsocketDisconnected
 
 from .origins import parse_allowed_origins
@@ -107,12 +108,18 @@ QuartDashServer: Any = get_backend("quart")
 _DEFAULT_BATCH_DELAY = inspect.signature(dash.Dash).parameters["websocket_batch_delay"].default
 
 
+_PLAIN = frozenset({str, int, float, bool, type(None)})
+
+
 def to_json(value: object) -> str:
     """Encode as Dash does: components, figures, ``Patch``, numpy, dates.
 
     Raises:
         TypeError: the value cannot be encoded.
     """
+    if type(value) in _PLAIN:  # most updates are, and Dash's encoder looks at much before it does
+        with suppress(TypeError):
+            return orjson.dumps(value).decode()
     return cast(str, _to_json(value))  # type: ignore[no-untyped-call]
 
 
@@ -351,14 +358,22 @@ class DashApp:
             dash_app._execute_callback(function, arguments, context.outputs_list, context),
         )
 
-    @contextmanager
-    def current(self) -> Iterator[None]:
+    def current(self) -> AbstractContextManager[None]:
         """Make this app the one that ``dash.get_app()`` gives."""
-        token = app_context.set(self.app)
-        try:
-            yield
-        finally:
-            app_context.reset(token)
+        return _Current(self.app)
+
+
+class _Current:
+    __slots__ = ("_app", "_token")
+
+    def __init__(self, app: dash.Dash) -> None:
+        self._app = app
+
+    def __enter__(self) -> None:
+        self._token = app_context.set(self._app)
+
+    def __exit__(self, *_: object) -> None:
+        app_context.reset(self._token)
 
 
 def _with_inner(code: CodeType) -> Iterator[CodeType]:

@@ -113,6 +113,8 @@ class WebSocketHandle:
     Source: the guide's "API Reference" of WebSocket callbacks.
     """
 
+    __slots__ = ("_line", "_owner")
+
     def __init__(self, line: Line, owner: object) -> None:
         self._line = line
         self._owner = owner
@@ -143,15 +145,19 @@ class WebSocketHandle:
             TypeError: the value cannot be encoded as JSON.
             TimeoutError: in a thread, where the event loop was blocked for 30 s.
         """
-        if self._line.ended or isinstance(value, _NoUpdate):
+        line = self._line
+        if line.ended or isinstance(value, _NoUpdate):
             return
-        tab, name = self._line.literal, stringify_id(component_id)
+        tab, name = line.literal, stringify_id(component_id)
         text = messages.set_props(tab, name, prop_name, to_json(value))
         message = Outgoing(tab, text, (name, prop_name), isinstance(value, Patch))
         try:
-            self._on_loop(lambda: self._line.post(message))
+            if threading.get_ident() == line.thread_id:
+                line.post(message)
+            else:
+                run_on(line.token, lambda: line.post(message), _HANDOVER_TIMEOUT)
         except RuntimeError:
-            if not self._line.ended:  # the loop may end under a thread's feet
+            if not line.ended:  # the loop may end under a thread's feet
                 raise
 
     async def set_prop(

@@ -1,13 +1,17 @@
 """All that is different between asyncio and trio, and nothing else.
 
-Everything above this file is written once, on anyio. What anyio does not
-offer is made here, for each loop in its own words:
+Everything above this file is written once, on anyio. What anyio does not offer is
+made here, for each loop in its own words:
 
+* Tasks that end by themselves, whatever is cancelled around their owner, and that cost
+  little (`Tasks`). An anyio task has an event, a scope and a handle besides; a
+  connection has a task for each callback, and one for each burst of updates.
+* A scope for one task that costs as little (`CancelScope`).
 * *One* cancellation (`OwnedRun`). A cancelled anyio scope cancels again at every
   await; Dash's documented behaviour, and plain sense for cleanup code, is one
   cancellation after which awaits work. On asyncio a native ``Task.cancel()`` is
   just that. On trio we cancel a scope behind a shield that is open only while
-  the cancellation travels (see `_TrioRun`).
+  the cancellation travels (see ``_TrioRun``).
 * Whether anybody has cancelled the running task (`is_cancelled`).
 * Handing a call to a loop from another thread (`call_soon`, `run_on`).
 * A thread that the process need not wait for at its end (`in_daemon_thread`).
@@ -19,6 +23,7 @@ offer is made here, for each loop in its own words:
 from __future__ import annotations
 
 import asyncio
+import functools
 import math
 import sys
 import threading
@@ -27,7 +32,7 @@ from collections.abc import Callable, Coroutine, Generator
 from concurrent.futures import Future
 from contextlib import suppress
 from contextvars import copy_context
-from typing import Any, Generic, Protocol, TypeVar, cast
+from typing import Any, Generic, NamedTuple, Protocol, TypeVar, cast
 
 import anyio
 import anyio.to_thread
@@ -81,16 +86,134 @@ class PerLoop(Generic[T]):
         return made[1]
 
 
+class Cancellable(Protocol):
+    """A task, or what stands for it."""
+
+    def cancel(self) -> object:
+        """Cancel it."""
+
+
+class CancelScope(Cancellable, Protocol):
+    """Where a cancellation of one task ends, as with anyio's, but on asyncio it comes once."""
+
+    @property
+    def cancel_called(self) -> bool:
+        """Whether it was cancelled."""
+
+    def __enter__(self) -> object: ...
+
+    def __exit__(self, *exception: Any) -> bool | None: ...
+
+
+def cancel_scope() -> CancelScope:
+    """A `CancelScope` for the running loop."""
+    return _AsyncioScope() if backend_name() == "asyncio" else _for_trio().Scope()
+
+
+class _AsyncioScope:
+    __slots__ = ("_before", "_task", "cancel_called")
+
+    def __init__(self) -> None:
+        self.cancel_called = False
+        self._task: asyncio.Task[Any] | None = None
+
+    def cancel(self) -> None:
+        if not self.cancel_called and self._task is not None:
+            self._task.cancel()
+        self.cancel_called = True
+
+    def __enter__(self) -> None:
+        self._task = cast("asyncio.Task[Any]", asyncio.current_task())
+        self._before = self._task.cancelling()
+        if self.cancel_called:
+            self._task.cancel()
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> bool:
+        task, self._task = cast("asyncio.Task[Any]", self._task), None
+        if not self.cancel_called:
+            return False
+        others = task.uncancel() > self._before
+        return kind is asyncio.CancelledError and not others
+
+
+class Tasks(Protocol):
+    """Tasks that end before their owner's ``async with`` does.
+
+    The owner waits for them. What is cancelled around it does not reach them.
+    """
+
+    async def __aenter__(self) -> Tasks: ...
+
+    async def __aexit__(self, *exception: Any) -> Any: ...
+
+    def start_soon(
+        self, function: Callable[..., Coroutine[Any, Any, None]], *args: Any, name: str
+    ) -> Cancellable:
+        """Start a task."""
+
+
+def own_tasks(failed: Callable[[Exception], object]) -> Tasks:
+    """`Tasks` for the running loop.
+
+    Args:
+        failed: is told what a task raises.
+    """
+    return _AsyncioTasks(failed) if backend_name() == "asyncio" else _for_trio().Tasks(failed)
+
+
+class _AsyncioTasks:
+    __slots__ = ("_failed", "_loop", "_running")
+
+    def __init__(self, failed: Callable[[Exception], object]) -> None:
+        self._failed = failed
+        self._loop = asyncio.get_running_loop()
+        self._running: dict[asyncio.Task[None], None] = {}  # empty, it is smaller than a set
+
+    async def __aenter__(self) -> Tasks:
+        return self
+
+    async def __aexit__(self, *exception: object) -> None:
+        cancelled: asyncio.CancelledError | None = None
+        with anyio.CancelScope(shield=True):
+            while self._running:
+                try:
+                    ended, _ = await asyncio.wait(self._running)
+                    for task in ended:  # those that never began are still in it
+                        self._running.pop(task, None)
+                except asyncio.CancelledError as error:
+                    cancelled = error
+        del self._failed  # the owner's: a cycle of references would wait for the collector
+        if cancelled is not None:
+            raise cancelled
+
+    def start_soon(
+        self, function: Callable[..., Coroutine[Any, Any, None]], *args: Any, name: str
+    ) -> asyncio.Task[None]:
+        task = self._loop.create_task(self._run(function, args), name=name)
+        self._running[task] = None
+        return task
+
+    async def _run(
+        self, function: Callable[..., Coroutine[Any, Any, None]], args: tuple[Any, ...]
+    ) -> None:
+        try:
+            await function(*args)
+        except Exception as error:
+            self._failed(error)
+        finally:
+            # Here, where a callback of the task's would take one more turn of the loop.
+            self._running.pop(cast("asyncio.Task[None]", asyncio.current_task()), None)
+
+
 class Ended(Exception):
     """What ran in an `OwnedRun` let a cancellation pass, or was abandoned."""
 
 
 class OwnedRun(Protocol):
-    """One coroutine whose end is its owner's business.
+    """One coroutine, in a task of `Tasks`, whose end is its owner's business.
 
-    The surroundings' cancel scopes do not reach into it; each `cancel` arrives
-    exactly once, as the loop's own cancellation exception, and the awaits that
-    follow it work. (Who gets hold of the asyncio task can still cancel that.)
+    Each `cancel` arrives exactly once, as the loop's own cancellation exception, and the
+    awaits that follow it work. (Who gets hold of the asyncio task can still cancel that.)
     """
 
     async def run(self, coro: Coroutine[Any, Any, T]) -> T:
@@ -117,7 +240,7 @@ class OwnedRun(Protocol):
 
 def owned_run() -> OwnedRun:
     """An `OwnedRun` for the running loop."""
-    return _AsyncioRun() if backend_name() == "asyncio" else _trio_run()
+    return _AsyncioRun() if backend_name() == "asyncio" else _for_trio().Run()
 
 
 SPIN = 20
@@ -142,6 +265,8 @@ class _Abandoned(BaseException):
 
 class _DrivenRun:
     """What both kinds of `OwnedRun` share: they stand between the loop and the coroutine."""
+
+    __slots__ = ("_abandonments",)
 
     def __init__(self) -> None:
         self._abandonments = 0
@@ -210,6 +335,8 @@ class _AsyncioRun(_DrivenRun):
     again; so the count is taken back as soon as the cancellation has arrived.
     """
 
+    __slots__ = ("_arrived", "_task", "_under_way")
+
     def __init__(self) -> None:
         super().__init__()
         self._task: asyncio.Task[Any] | None = None
@@ -221,9 +348,7 @@ class _AsyncioRun(_DrivenRun):
         before = task.cancelling()
         self._task = task
         try:
-            with anyio.CancelScope(shield=True):
-                result = await self._drive(coro)
-            return result  # noqa: RET504  # to mypy, a scope may swallow exceptions
+            return await self._drive(coro)
         except asyncio.CancelledError as error:
             if self._arrived or task.cancelling() > before:
                 raise Ended from None
@@ -251,10 +376,53 @@ class _AsyncioRun(_DrivenRun):
         return True
 
 
-def _trio_run() -> OwnedRun:
+class _ForTrio(NamedTuple):
+    Scope: Callable[[], CancelScope]
+    Tasks: Callable[[Callable[[Exception], object]], Tasks]
+    Run: Callable[[], OwnedRun]
+
+
+@functools.cache
+def _for_trio() -> _ForTrio:
     # trio is an extra: it is there where a trio loop runs.
     import outcome
     import trio
+
+    class _TrioTasks:
+        __slots__ = ("_failed", "_manager", "_nursery")
+
+        def __init__(self, failed: Callable[[Exception], object]) -> None:
+            self._failed = failed
+            self._manager = trio.open_nursery()
+
+        async def __aenter__(self) -> Tasks:
+            self._nursery = await self._manager.__aenter__()
+            return self
+
+        async def __aexit__(self, *exception: Any) -> bool | None:
+            try:
+                return await self._manager.__aexit__(*exception)
+            finally:
+                del self._failed, self._manager, self._nursery
+
+        def start_soon(
+            self, function: Callable[..., Coroutine[Any, Any, None]], *args: Any, name: str
+        ) -> trio.CancelScope:
+            scope = trio.CancelScope(shield=True)
+            self._nursery.start_soon(self._run, scope, function, args, name=name)
+            return scope
+
+        async def _run(
+            self,
+            scope: trio.CancelScope,
+            function: Callable[..., Coroutine[Any, Any, None]],
+            args: tuple[Any, ...],
+        ) -> None:
+            with scope:
+                try:
+                    await function(*args)
+                except Exception as error:
+                    self._failed(error)
 
     class _TrioRun(_DrivenRun):
         """`OwnedRun` on trio: a cancelled scope behind a shield.
@@ -282,8 +450,7 @@ def _trio_run() -> OwnedRun:
         async def run(self, coro: Coroutine[Any, Any, T]) -> T:
             self._task = trio.lowlevel.current_task()
             try:
-                # The first keeps the surroundings' cancellation from mixing with ours.
-                with anyio.CancelScope(shield=True), self._cancelled, self._shield:
+                with self._cancelled, self._shield:
                     return await self._drive(coro)
                 raise Ended
             finally:
@@ -326,7 +493,7 @@ def _trio_run() -> OwnedRun:
         def _nurseries(self) -> list[trio.Nursery]:
             return cast(trio.lowlevel.Task, self._task).child_nurseries
 
-    return _TrioRun()
+    return _ForTrio(trio.CancelScope, _TrioTasks, _TrioRun)
 
 
 def call_soon(token: EventLoopToken, call: Callable[[], object]) -> None:

@@ -26,7 +26,6 @@ them. Three promises bound what may be dropped:
 
 from __future__ import annotations
 
-from collections import deque
 from typing import NamedTuple
 
 Property = tuple[str, str]
@@ -74,7 +73,7 @@ class Outbox:
         self._max_frame_bytes = max_frame_bytes
         self._lossless_bytes = min(max_bytes, max_frame_bytes)
         self._max_messages = max_messages
-        self._leaving: deque[_Entry] = deque()
+        self._leaving: list[_Entry] = []
         self._gathered: _Gathered | None = None  # while the client is behind
         self._urgent = ""
         self._last = 0
@@ -125,13 +124,16 @@ class Outbox:
         if self._gathered is not None and not self._leaving:
             self._leaving.extend(self._gathered.entries.values())
             self._gathered = _Gathered() if self._leaving else None
+        if len(self._leaving) == 1 and not self._urgent:
+            _, message, size = self._leaving.pop()
+            self._release(size)
+            return message.text, 1
         texts = [self._urgent] if self._urgent else []
         self._urgent = ""
         frame_bytes = 0
         replied: set[str] = set()
-        leaving = self._leaving
-        while leaving:
-            _, message, size = leaving[0]
+        taken = 0
+        for _, message, size in self._leaving:
             frame_bytes += size
             if frame_bytes > self._max_frame_bytes and texts:
                 break
@@ -139,9 +141,10 @@ class Outbox:
                 replied.add(message.tab)
             elif message.tab in replied:
                 break
-            leaving.popleft()
+            taken += 1
             self._release(size)
             texts.append(message.text)
+        del self._leaving[:taken]
         if len(texts) <= 1:
             return "".join(texts), len(texts)
         return "[" + ",".join(texts) + "]", len(texts)
@@ -163,7 +166,7 @@ class Outbox:
         for _, message, size in self._entries():
             if message.tab == tab:
                 self._release(size)
-        self._leaving = deque(entry for entry in self._leaving if entry[1].tab != tab)
+        self._leaving = [entry for entry in self._leaving if entry[1].tab != tab]
         if self._gathered is not None:
             self._gathered.forget(tab)
 

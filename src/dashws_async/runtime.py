@@ -11,14 +11,22 @@ import logging
 import math
 import os
 import threading
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, suppress
 from functools import partial
 from typing import Any
 
 import anyio
 
-from .connection import CLOSE_TIMEOUT, RESTART, Close, Connection, Disconnected, Transport
+from .connection import (
+    CLOSE_TIMEOUT,
+    RESTART,
+    Close,
+    Connection,
+    Disconnected,
+    MessageHook,
+    Transport,
+)
 from .dash_bridge import DashApp
 from .handle import check_close
 from .hooks import Rejected, ask_hooks, ask_identity, has_hooks
@@ -72,6 +80,21 @@ class _Handshake:
         return None
 
 
+class _Place:
+    """``with`` it, a connection has its place among ``max_connections``."""
+
+    def __init__(self, runtime: Runtime) -> None:
+        self._runtime = runtime
+
+    def __enter__(self) -> None:
+        self._runtime.places_taken += 1
+
+    def __exit__(self, kind: object, error: object, traceback: object) -> None:
+        self._runtime.places_taken -= 1
+        if isinstance(error, HandshakeRefused):
+            self._runtime.note_refused(error)
+
+
 class Runtime:
     """The connections of one Dash app.
 
@@ -82,7 +105,8 @@ class Runtime:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self._connections: set[Connection] = set()
-        self._places_taken = 0
+        self.places_taken = 0
+        self._place = _Place(self)
         self._undecided: set[_Handshake] = set()
         self._accepted = 0
         self._counters = Counters()
@@ -139,10 +163,9 @@ class Runtime:
             longest_blocked=counters.longest_blocked,
         )
 
-    @contextmanager
     def admit(
         self, app: DashApp, origins: Sequence[str], hosts: Sequence[str], secure: bool
-    ) -> Iterator[None]:
+    ) -> AbstractContextManager[None]:
         """Check a handshake, and hold a place for its connection. Nothing of the app has run yet.
 
         A `HandshakeRefused` from inside is counted and logged too.
@@ -161,21 +184,19 @@ class Runtime:
                 raise HandshakeRefused("restart", 503, "The server is shutting down")
             if (fault := find_fault(origins, hosts, secure, app.allowed_origins)) is not None:
                 raise HandshakeRefused("origin", 403, fault)
-            if self._places_taken >= self.settings.max_connections:
+            if self.places_taken >= self.settings.max_connections:
                 raise HandshakeRefused("full", 503, "The server has all the connections it takes")
-            self._places_taken += 1
-            try:
-                yield
-            finally:
-                self._places_taken -= 1
         except HandshakeRefused as refused:
-            # A proxy that hides the host is to be seen, a flood of strangers not to fill the log.
-            usual = refused.why == "restart" or self._counters.refused[refused.why]
-            logger.log(
-                logging.INFO if usual else logging.WARNING, "Refused a WebSocket: %s", refused
-            )
-            self._counters.refused[refused.why] += 1
+            self.note_refused(refused)
             raise
+        return self._place
+
+    def note_refused(self, refused: HandshakeRefused) -> None:
+        """Count a handshake that gets no WebSocket."""
+        # A proxy that hides the host is to be seen, a flood of strangers not to fill the log.
+        usual = refused.why == "restart" or self._counters.refused[refused.why]
+        logger.log(logging.INFO if usual else logging.WARNING, "Refused a WebSocket: %s", refused)
+        self._counters.refused[refused.why] += 1
 
     async def serve(
         self, transport: Transport, app: DashApp, websocket: object, client: str = ""
@@ -189,20 +210,20 @@ class Runtime:
             client: the peer's address, for operators.
         """
         with app.current():  # for the hooks, and inherited by every callback's task
-            await self._serve(transport, app, websocket, client)
-
-    async def _serve(
-        self, transport: Transport, app: DashApp, websocket: object, client: str
-    ) -> None:
-        settings, identity, handshake = self.settings, None, _Handshake()
-
-        async def look_at(message: dict[str, Any]) -> Close | None:
+            connection = await self._let_in(transport, app, websocket, client)
+            if connection is None:
+                return
             try:
-                await ask_hooks("websocket_message", settings.hook_timeout, websocket, message)
-            except Rejected as rejected:
-                return rejected.close
-            return None
+                await connection.serve()
+            finally:
+                self._connections.discard(connection)
+                if self._all_gone is not None and not self._connections:
+                    self._all_gone.set()
 
+    async def _let_in(
+        self, transport: Transport, app: DashApp, websocket: object, client: str
+    ) -> Connection | None:
+        settings, identity, handshake = self.settings, None, _Handshake()
         self._undecided.add(handshake)
         try:
             await ask_hooks("websocket_connect", settings.hook_timeout, websocket)
@@ -213,30 +234,36 @@ class Runtime:
                 self._shared.get(self._share),
                 client,
                 identity,
-                look_at if has_hooks("websocket_message") else None,
+                self._message_hook(websocket) if has_hooks("websocket_message") else None,
             )
             # Before it is no handshake any more: a `close` in another thread must not miss it.
             self._connections.add(connection)
         except Rejected as rejected:
             self._counters.refused[rejected.close.why] += 1
             await _turn_away(transport, rejected.close)
-            return
+            return None
         finally:
             self._undecided.remove(handshake)
-        try:
-            self._accepted += 1
-            if settings.identify is not None:
-                logger.info("Connection %s belongs to %r", connection.id, identity)
-            # What has happened while they were asked:
-            if self._all_gone is not None:
-                connection.end(RESTART)
-            elif (close := handshake.close_for(connection.peer)) is not None:
-                connection.end(close)
-            await connection.serve()
-        finally:
-            self._connections.discard(connection)
-            if self._all_gone is not None and not self._connections:
-                self._all_gone.set()
+        self._accepted += 1
+        if settings.identify is not None:
+            logger.info("Connection %s belongs to %r", connection.id, identity)
+        # What has happened while they were asked:
+        if self._all_gone is not None:
+            connection.end(RESTART)
+        elif (close := handshake.close_for(connection.peer)) is not None:
+            connection.end(close)
+        return connection
+
+    def _message_hook(self, websocket: object) -> MessageHook:
+        async def look_at(message: dict[str, Any]) -> Close | None:
+            timeout = self.settings.hook_timeout
+            try:
+                await ask_hooks("websocket_message", timeout, websocket, message)
+            except Rejected as rejected:
+                return rejected.close
+            return None
+
+        return look_at
 
     def close(self, where: Callable[[Peer], object], code: int, reason: str) -> int:
         """What `WebSocketRuntime.close` does."""

@@ -38,6 +38,7 @@ class Settings:
     identify: Identify | None
     max_workers: int | None
     blocked_after: float | None
+    tune_gc: bool
 
     def __post_init__(self) -> None:
         if self.mode not in get_args(Mode):
@@ -51,8 +52,7 @@ class Settings:
         _check_number("drain_rate", self.drain_rate, "connections per second")
         _check_count("max_outbox_bytes", self.max_outbox_bytes, least=1024, unit="bytes")
         _check_count("max_message_bytes", self.max_message_bytes, least=1024, unit="bytes")
-        if not isinstance(self.compression, bool):
-            raise TypeError(f"WebSocketRuntime(compression={self.compression!r}): must be a bool")
+        _check_bool("compression", self.compression)
         _check_number("max_messages_per_second", self.max_messages_per_second, "messages")
         _check_count("max_bad_messages", self.max_bad_messages, least=1, unit="messages")
         _check_count("max_callbacks", self.max_callbacks, least=1, unit="callbacks")
@@ -65,6 +65,12 @@ class Settings:
             _check_count("max_workers", self.max_workers, least=1, unit="threads")
         if self.blocked_after is not None:
             _check_seconds("blocked_after", self.blocked_after)
+        _check_bool("tune_gc", self.tune_gc)
+
+
+def _check_bool(name: str, value: object) -> None:
+    if not isinstance(value, bool):
+        raise TypeError(f"WebSocketRuntime({name}={value!r}): must be a bool")
 
 
 def _check_seconds(name: str, value: object) -> None:

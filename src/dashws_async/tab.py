@@ -72,7 +72,9 @@ class Wire(Protocol):
     def close(self, code: int, reason: str, by: object, closed: Reply) -> None:
         """End the connection; ``closed`` is set once the close frame is out."""
 
-    def start_soon(self, function: Callable[[], Coroutine[Any, Any, None]], name: str) -> None:
+    def start_soon(
+        self, function: Callable[..., Coroutine[Any, Any, None]], *args: Any, name: str
+    ) -> None:
         """Start a task that the connection owns."""
 
     def reject(self, bad: BadMessage) -> None:
@@ -212,50 +214,51 @@ class Tab:
     def start(self, spec: CallbackSpec, request: CallbackRequest) -> None:
         """Start a callback; one whose request runs already gets an error answer."""
         callback = CallbackTask(self._shared, spec, request, self)
-        wire, counters = self._wire, self._shared.counters
-        max_callbacks = self._shared.settings.max_callbacks
-        max_request_bytes = MAX_REQUESTS_SIZE * self._shared.settings.max_message_bytes
-
-        async def run() -> None:
-            # Registered from inside: a task that is torn down before its first step is nobody's.
-            if self.ended:
-                return
-            request_id = request.request_id
-            if request_id in self.running:
-                text = f"Bad message: request {request_id!r} runs already"
-                wire.reject(BadMessage(text, self.renderer_id, None))
-                return
-            text = ""
-            if wire.running_callbacks >= max_callbacks:
-                text = f"{max_callbacks} callbacks of this browser run already; try again later."
-            elif wire.request_bytes + request.size > max_request_bytes:
-                text = (
-                    f"Callbacks of this browser run already for requests of {wire.request_bytes} "
-                    f"bytes, at most {max_request_bytes} are allowed; try again later."
-                )
-            if text:
-                counters.requests_refused += 1
-                wire.answer_error(self.literal, request_id, text)
-                return
-            self.running[request_id] = callback
-            wire.running_callbacks += 1
-            wire.request_bytes += request.size
-            counters.callbacks += 1
-            counters.persistent += spec.persistent
-            try:
-                await callback.run()
-            finally:
-                del self.running[request_id]
-                wire.running_callbacks -= 1
-                wire.request_bytes -= request.size
-                counters.callbacks -= 1
-                counters.persistent -= spec.persistent
-                counters.stuck -= callback.stuck
-                if self._idle is not None and not self.running:
-                    self._idle.set()
-
         name = f"{spec.name} (tab {self.renderer_id!r} of connection {self._wire.id})"
-        self._wire.start_soon(run, name)
+        self._wire.start_soon(self._run, callback, name=name)
+
+    async def _run(self, callback: CallbackTask) -> None:
+        # Registered from inside: a task that is torn down before its first step is nobody's.
+        if self.ended:
+            return
+        wire, counters, settings = self._wire, self._shared.counters, self._shared.settings
+        request, persistent = callback.request, callback.spec.persistent
+        request_id = request.request_id
+        if request_id in self.running:
+            text = f"Bad message: request {request_id!r} runs already"
+            wire.reject(BadMessage(text, self.renderer_id, None))
+            return
+        max_request_bytes = MAX_REQUESTS_SIZE * settings.max_message_bytes
+        text = ""
+        if wire.running_callbacks >= settings.max_callbacks:
+            text = (
+                f"{settings.max_callbacks} callbacks of this browser run already; try again later."
+            )
+        elif wire.request_bytes + request.size > max_request_bytes:
+            text = (
+                f"Callbacks of this browser run already for requests of {wire.request_bytes} "
+                f"bytes, at most {max_request_bytes} are allowed; try again later."
+            )
+        if text:
+            counters.requests_refused += 1
+            wire.answer_error(self.literal, request_id, text)
+            return
+        self.running[request_id] = callback
+        wire.running_callbacks += 1
+        wire.request_bytes += request.size
+        counters.callbacks += 1
+        counters.persistent += persistent
+        try:
+            await callback.run()
+        finally:
+            del self.running[request_id]
+            wire.running_callbacks -= 1
+            wire.request_bytes -= request.size
+            counters.callbacks -= 1
+            counters.persistent -= persistent
+            counters.stuck -= callback.stuck
+            if self._idle is not None and not self.running:
+                self._idle.set()
 
     # The end.
 

@@ -54,7 +54,11 @@ class AsgiTransport:
         raise Disconnected
 
     async def send(self, text: str) -> None:
-        await self.send_event({"type": "websocket.send", "text": text})
+        if not self._over:
+            try:
+                await self._send({"type": "websocket.send", "text": text})
+            except OSError:  # how some servers say that the client has left
+                self._over = True
         if self._over:
             raise Disconnected
 

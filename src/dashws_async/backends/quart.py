@@ -39,7 +39,7 @@ from ..loops import PerLoop, call_soon
 from ..runtime import HandshakeRefused, Runtime
 from ..threads import Worker, current_worker
 from .asgi import AsgiTransport
-from .hypercorn import deafen, restrict
+from .hypercorn import deafen, forget_handshake, restrict
 from .lifespan import CARRIER, STOP_SIGNALS, Lifespan
 
 logger = logging.getLogger("dashws_async")
@@ -226,6 +226,7 @@ class QuartBackend(QuartDashServer):  # type: ignore[misc]  # Dash is untyped he
                     compression=self._runtime.settings.compression,
                 )
                 await websocket.accept()
+                forget_handshake(scope[CARRIER].tcp)
                 peer = websocket.scope.get("client")
                 client = f"{peer[0]}:{peer[1]}" if peer else ""
                 await self._runtime.serve(scope[TRANSPORT], app, websocket, client)

@@ -25,15 +25,24 @@ pytestmark = pytest.mark.anyio
 CYCLES = 200
 
 
-def left_over():
-    """How many objects of each kind that a connection is made of are still alive."""
+def parts_of_connections():
+    """The objects alive that a connection is made of."""
     gc.collect()
     kinds = (Connection, CallbackTask, WebSocketHandle, Reply)
     # By its type, not isinstance: a weak proxy that somebody else keeps would answer that.
-    return [type(each).__name__ for each in gc.get_objects() if type(each) in kinds]
+    return [each for each in gc.get_objects() if type(each) in kinds]
 
 
-async def test_connections_that_end_at_any_moment_leave_nothing(anyio_backend):
+@pytest.fixture
+def left_over():
+    """Says which of them this test has made; earlier ones left threads behind that still run."""
+    before = {id(each): each for each in parts_of_connections()}
+    return lambda: [
+        type(each).__name__ for each in parts_of_connections() if id(each) not in before
+    ]
+
+
+async def test_connections_that_end_at_any_moment_leave_nothing(anyio_backend, left_over):
     runtime = WebSocketRuntime()
     app = make_app(anyio_backend, "go", "out", "live", runtime=runtime)
     chance = random.Random(1)
@@ -66,7 +75,9 @@ async def test_connections_that_end_at_any_moment_leave_nothing(anyio_backend):
 
 
 @pytest.mark.virtual_time
-async def test_what_looks_after_the_connections_holds_none_that_has_ended(anyio_backend_name):
+async def test_what_looks_after_the_connections_holds_none_that_has_ended(
+    anyio_backend, left_over_name
+):
     runtime = WebSocketRuntime()
     app = make_app(anyio_backend_name, "go", "out", runtime=runtime)
     async with open_browser(app):  # its lifespan is everybody's

@@ -76,7 +76,7 @@ async def test_connections_that_end_at_any_moment_leave_nothing(anyio_backend, l
 
 @pytest.mark.virtual_time
 async def test_what_looks_after_the_connections_holds_none_that_has_ended(
-    anyio_backend, left_over_name
+    anyio_backend_name, left_over
 ):
     runtime = WebSocketRuntime()
     app = make_app(anyio_backend_name, "go", "out", runtime=runtime)

@@ -195,16 +195,14 @@ class Lifespan:
     async def _serve_websocket(self, scope: Any, receive: Any, send: _Send) -> None:
         stream, connection = websocket_stream(send), tcp_connection(scope, send)
         scope[CARRIER] = Carrier(stream, connection)
-        if connection is None or self._tasks is None:
-            await self._app(scope, receive, send)
-            return
-        if not self._watches_server:
+        if connection is not None and self._tasks is not None and not self._watches_server:
             self._watches_server = True
             self._tasks.start_soon(self._stop_with, server_stops(connection))
         try:
             await self._app(scope, receive, send)
         finally:
-            if self._tasks is not None and unsent_bytes(connection):
+            del scope[CARRIER]  # the stream has the scope
+            if connection is not None and self._tasks is not None and unsent_bytes(connection):
                 self._tasks.start_soon(self._drop_later, connection)
 
     async def _drop_later(self, connection: TcpConnection) -> None:

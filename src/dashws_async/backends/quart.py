@@ -73,6 +73,7 @@ class DirectConnection(ASGIWebsocketConnection):
         try:
             await self.handle_websocket(websocket, transport.send_event)
         finally:
+            del scope[TRANSPORT]  # it has Hypercorn's stream, which has the scope
             # Hypercorn waits without a limit for somebody to take what still comes, and that
             # the client has left need not be the last of it.
             if (stream := scope[CARRIER].stream) is not None:

@@ -3,6 +3,7 @@
 import copy
 import json
 
+import dash
 import pytest
 from dash import ALL, ALLSMALLER, MATCH, Dash, Input, Output, Patch, State, dcc, html
 from dash._utils import to_json
@@ -786,7 +787,19 @@ def test_histories_are_bounded_and_values_are_still_counted():
     assert page.values_seen("a", "children") == 10
 
 
-@pytest.mark.parametrize("index", ["data.csv", 1.5])
+NEXT_DASH = not dash.__version__.startswith("4.4")
+
+
+@pytest.mark.parametrize(
+    "index",
+    [
+        pytest.param(
+            "data.csv",
+            marks=pytest.mark.skipif(NEXT_DASH, reason="Dash 4.5 writes it so that one can"),
+        ),
+        1.5,
+    ],
+)
 def test_an_output_that_no_browser_can_read_is_told_of(index):
     def declare(app):
         app.callback(Output({"index": index}, "children"), Input("go", "n_clicks"))(print)

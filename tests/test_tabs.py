@@ -356,18 +356,23 @@ async def test_a_connection_that_nothing_uses_ends_after_the_inactivity_timeout(
     assert runtime.statistics().closed["inactive"] == 1
 
 
+def add_ticker(app, interval):
+    """A persistent callback that sends the time every so many seconds."""
+
+    @app.callback(persistent=True)
+    async def live():
+        while not ctx.websocket.is_shutdown:
+            set_props("live", {"children": anyio.current_time()})
+            await anyio.sleep(interval)
+
+
 async def test_an_update_now_and_then_is_activity(anyio_backend_name):
     runtime = WebSocketRuntime()
     app = make_app(
         anyio_backend_name, "live", runtime=runtime, websocket_inactivity_timeout=100_000
     )
 
-    @app.callback(persistent=True)
-    async def live():
-        while not ctx.websocket.is_shutdown:
-            set_props("live", {"children": anyio.current_time()})
-            await anyio.sleep(90)
-
+    add_ticker(app, 90)
     async with open_browser(app, heartbeat=30) as browser:
         await browser.open_page()
         await anyio.sleep(1000)
@@ -389,12 +394,7 @@ async def test_generous_timeouts_do_not_make_the_others_coarse(
         websocket_inactivity_timeout=inactivity_timeout,
     )
 
-    @app.callback(persistent=True)
-    async def live():
-        while not ctx.websocket.is_shutdown:
-            set_props("live", {"children": anyio.current_time()})
-            await anyio.sleep(1)
-
+    add_ticker(app, 1)
     async with open_browser(app, heartbeat=30) as browser:
         await browser.open_page()
         await anyio.sleep(1000)

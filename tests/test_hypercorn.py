@@ -28,10 +28,10 @@ from wsproto.events import BytesMessage, TextMessage
 
 from apps import make_app
 from dashws_async import WebSocketRuntime
-from dashws_async.backends import asgi
+from dashws_async.backends import asgi, carrier
 from dashws_async.backends import hypercorn as internals
-from dashws_async.backends.lifespan import CARRIER
-from dashws_async.backends.quart import TRANSPORT
+from dashws_async.backends.carrier import CARRIER
+from dashws_async.backends.direct import DirectTransport
 from dashws_async.messages import HEARTBEAT_ACK
 from ports import free_port
 from raw_socket import RawSocket
@@ -133,7 +133,7 @@ async def test_other_websockets_of_the_app_are_as_they_were(anyio_backend):
 
     @app.server.websocket("/echo")
     async def echo():
-        assert TRANSPORT not in websocket.scope
+        assert CARRIER in websocket.scope
         while True:
             await websocket.send(await websocket.receive())
 
@@ -288,7 +288,13 @@ async def test_nothing_is_left_of_a_client_that_had_sent_more_than_was_taken(
         await eventually(lambda: tcp_connections <= before)
 
 
-async def test_nobody_waits_for_an_application_that_has_ended(anyio_backend, monkeypatch):
+@pytest.fixture
+def stays(monkeypatch):
+    """A WebSocket stays with Hypercorn, as it does on trio anyway."""
+    monkeypatch.setattr(carrier, "may_be_taken_over", lambda stream, connection: False)
+
+
+async def test_nobody_waits_for_an_application_that_has_ended(anyio_backend, monkeypatch, stays):
     """Not even later: Hypercorn may have waited elsewhere, amid what it had parsed."""
     monkeypatch.setattr(asgi, "NOTHING_COMES", 0.01)
     runtime, streams = WebSocketRuntime(), []
@@ -309,14 +315,24 @@ async def test_nobody_waits_for_an_application_that_has_ended(anyio_backend, mon
                 await streams[0].app_put({"type": "websocket.receive", "text": HEARTBEAT})
 
 
-async def test_others_have_their_turn_amid_what_a_client_sends(anyio_backend, monkeypatch):
+@pytest.mark.parametrize("carried_by", ["Hypercorn", "nobody"])
+async def test_others_have_their_turn_amid_what_a_client_sends(
+    anyio_backend, monkeypatch, carried_by, request
+):
     """Many tiny frames take long, and Hypercorn gives no turn to others meanwhile."""
-    turn, parsed_in_turn, handle = 0, collections.Counter(), WSStream.handle
+    if carried_by == "Hypercorn":
+        request.getfixturevalue("stays")
+    turn, parsed_in_turn = 0, collections.Counter()
+    handle, feed = WSStream.handle, DirectTransport.feed
 
     async def noted(stream, event):
         if isinstance(event, Data):
             parsed_in_turn[turn] += len(event.data)
         await handle(stream, event)
+
+    def noted_too(transport, data):
+        parsed_in_turn[turn] += len(data)
+        feed(transport, data)
 
     async def take_turns():
         nonlocal turn
@@ -325,6 +341,7 @@ async def test_others_have_their_turn_amid_what_a_client_sends(anyio_backend, mo
             await checkpoint()
 
     monkeypatch.setattr(WSStream, "handle", noted)
+    monkeypatch.setattr(DirectTransport, "feed", noted_too)
     app, pong = make_app(anyio_backend), b"\x8a\x80\0\0\0\0"
 
     def flood():

@@ -122,7 +122,7 @@ class CallbackTask:
         )
         self._begins_in_thread = in_thread
         self._worker = threads.Worker(shared.workers, for_good=in_thread and spec.persistent)
-        self._run: OwnedRun = owned_run()
+        self._run = shared.loop.new_run(line.steps)
         self._coro: Coroutine[Any, Any, Any] | None = None
         # In mode="threads", the loop of its own that an async callback runs on; the lock
         # is for the moment when it starts: whoever ends the callback then is heard.
@@ -141,7 +141,7 @@ class CallbackTask:
         """
         threads.current_worker.set(self._worker)
         try:
-            if not self.spec.persistent:
+            if not self.spec.persistent and not self._line.has_room(0):
                 await self._room_for(0)
                 if self._line.ended:
                     return
@@ -156,6 +156,7 @@ class CallbackTask:
                 answer = self._failure(error)
             await self._answer(answer)
         finally:
+            self._line.steps.release()
             del self._handle  # a cycle of references would wait for the collector
 
     @property
@@ -256,18 +257,24 @@ class CallbackTask:
         return messages.STREAM_DONE
 
     async def _answer(self, payload: str) -> None:
-        tab = self._line.literal
-        text = messages.callback_response(tab, self.request.request_id, payload)
-        await self._room_for(len(text))
-        on_loop_of(self._line, lambda: self._line.post(Outgoing(tab, text)))
+        line = self._line
+        text = messages.callback_response(line.literal, self.request.request_id, payload)
+        answer = Outgoing(line.literal, text)
+        if line.thread_id == threading.get_ident() and line.has_room(len(text)):
+            line.post(answer)
+        else:
+            await self._room_for(len(text))
+            on_loop_of(line, lambda: line.post(answer))
 
     async def _room_for(self, size: int) -> None:
         """Wait until an answer of so many characters may be posted, no longer than the page lives.
 
         Many may wait for the same moment, and there need not be room for all of them.
         """
-        while not on_loop_of(self._line, lambda: self._line.has_room(size)):
+        line = self._line
+        while not on_loop_of(line, lambda: line.has_room(size)):
             self._waits_for_client = True
+            on_loop_of(line, line.steps.release)
             try:
                 await self._handle.drain()
             finally:

@@ -3,7 +3,7 @@
 ::
 
     serve ─┬─ reader     client messages: to the tab that they name
-           └─ tasks ─┬─ writer     frames from the outbox; there is one while there are any
+           └─ tasks ─┬─ writer     frames from the outbox that have to wait for the client
                      ├─ callbacks  one task each (`callbacks.CallbackTask`)
                      └─ wind-ups   one for each tab that has ended and has callbacks left
 
@@ -99,15 +99,27 @@ class Disconnected(Exception):
 class Transport(Protocol):
     """A WebSocket, as far as a connection needs one."""
 
-    async def receive(self) -> str | bytes:
+    async def receive(self, take: Callable[[str | bytes], bool]) -> str | bytes:
         """The next message.
+
+        Args:
+            take: may be shown messages where they come in, in the caller's context; those that
+                it takes are not returned.
 
         Raises:
             Disconnected: the peer has left, and all that it sent before was received.
         """
 
-    async def send(self, text: str) -> None:
-        """Send one text frame; returns when the next one may be sent."""
+    sends_at_once: bool
+    """Whether sending takes no await, but for a client that does not keep up."""
+
+    def send(self, text: str) -> Callable[[], Awaitable[None]] | None:
+        """Send one text frame.
+
+        Returns:
+            What to await, once, before the next one: it may raise ``Disconnected`` too. None,
+            where the frame has left and the next one may follow.
+        """
 
     async def close(self, code: int, reason: str) -> None:
         """Send the close frame."""
@@ -117,6 +129,16 @@ class Transport(Protocol):
 
     def abort(self) -> None:
         """Drop the connection, as far as the server lets us: what waits in ``send`` ends."""
+
+
+class _Sending(NamedTuple):
+    """A frame that is on its way."""
+
+    frame: str
+    messages: int
+    """How many are in it."""
+    wait: Callable[[], Awaitable[None]] | None
+    """What the transport has to wait for."""
 
 
 MessageHook = Callable[[dict[str, Any]], Awaitable[Close | None]]
@@ -141,9 +163,11 @@ class Connection:
         "_bad_messages_allowed",
         "_close_waiters",
         "_conversation",
+        "_delay",
         "_drains",
         "_ending",
         "_heard_at",
+        "_held",
         "_leaving",
         "_message_hook",
         "_messages_allowed",
@@ -158,6 +182,7 @@ class Connection:
         "_transport",
         "_transport_closed",
         "_writer",
+        "_writes_at_once",
         "peer",
         "pending_reads",
         "request_bytes",
@@ -196,6 +221,9 @@ class Connection:
         self._messages_allowed = TokenBucket(rate, burst=self._messages_at_once)
         self._bad_messages_allowed = TokenBucket(bad / 60, burst=bad)
         self._writer: Cancellable | None = None
+        self._writes_at_once = transport.sends_at_once and not shared.batch_delay
+        self._held = False
+        self._delay: float | None = None  # of a message that was not heard at once
         self._read_ids = count(1)
         self._leaving: dict[Tab, None] = {}
         self._resting: dict[str, list[tuple[CallbackSpec, CallbackRequest]]] = {}
@@ -228,7 +256,21 @@ class Connection:
             self.end(TRY_AGAIN)
         else:
             self._shared.counters.updates_dropped += dropped
-        self._wake_writer()
+        if not self._held:
+            self._wake_writer()
+
+    def hold(self) -> None:
+        """A callback runs: what it sends leaves when it awaits, in one frame."""
+        self._held = True
+
+    def release(self) -> None:
+        """It awaits, or has ended."""
+        self._held = False
+        if self._writer is None and self._outbox:
+            if self._writes_at_once and self._tasks is not None:
+                self._write_at_once()
+            else:
+                self._start_writer(None)
 
     def has_room(self, size: int) -> bool:
         """Whether an answer may be posted, so that answers alone never fill the outbox.
@@ -290,7 +332,7 @@ class Connection:
             else:
                 text = messages.page_error(tab, str(bad), "BAD_MESSAGE")
                 self.post(Outgoing(tab, text))
-        if self._bad_messages_allowed.take(anyio.current_time()) and self._ending is None:
+        if self._bad_messages_allowed.take(self._shared.loop.time()) and self._ending is None:
             logger.warning(
                 "Closing connection %s with %d: more than %d bad messages at once, or more than "
                 "as many per minute",
@@ -402,39 +444,78 @@ class Connection:
                     self._rest(tab)
 
     def _wake_writer(self) -> None:
-        if self._writer is None and self._tasks and not self._conversation.cancel_called:
-            self._writer = self._tasks.start_soon(
-                self._write, name=f"writer of connection {self.id}"
-            )
+        """Have what waits sent on the next turn of the loop."""
+        if self._writer is None:
+            if self._writes_at_once and self._tasks and not self._conversation.cancel_called:
+                self._writer = self._tasks.call_soon(self._write_at_once)
+            else:
+                self._start_writer(None)
 
-    async def _write(self) -> None:
-        """Send frames until none waits; at the end the close frame too."""
-        shared, batch_delay = self._shared, self._shared.app.batch_delay
-        if batch_delay:
-            await anyio.sleep(batch_delay)
-        while True:
-            frame, count_of_messages = self._outbox.take()
-            if not frame:
-                break
-            self._sending_since = shared.clock.now
-            try:
-                await self._transport.send(frame)
-            except Disconnected:
-                self.end(GONE)
-                self._conversation.cancel()
-                return
-            finally:
-                self._sending_since = None
-            if frame != messages.HEARTBEAT_ACK:
-                self._active_at = shared.clock.now
-            shared.counters.frames_sent += 1
-            shared.counters.updates_sent += count_of_messages
-            self._tell_drained()
+    def _start_writer(self, sending: _Sending | None) -> None:
+        if self._tasks is not None and not self._conversation.cancel_called:
+            if sending is not None:
+                self._sending_since = self._shared.clock.now
+            name = f"writer of connection {self.id}"
+            self._writer = self._tasks.start_soon(self._write, sending, name=name)
+
+    def _write_at_once(self) -> None:
+        """Send what waits, if it is one frame that leaves at once; a task does all else."""
+        self._writer = None
+        sending = self._send_next()
+        if sending is not None and sending.wait is None:
+            self._has_left(sending)
+            sending = None
+        if sending is not None or self._outbox or self._ending is not None:
+            self._start_writer(sending)
+
+    async def _write(self, sending: _Sending | None) -> None:
+        """Send frames until none waits; at the end the close frame too.
+
+        Args:
+            sending: one that is on its way already.
+        """
+        if self._shared.batch_delay and sending is None:
+            await anyio.sleep(self._shared.batch_delay)
+        while sending := sending or self._send_next():
+            if sending.wait is not None:
+                self._sending_since = self._shared.clock.now
+                try:
+                    await sending.wait()
+                except Disconnected:
+                    self._peer_has_left()
+                    return
+                finally:
+                    self._sending_since = None
+            self._has_left(sending)
+            sending = None
         if self._ending is None:
             self._writer = None
         else:
             await self._close_transport()
             self._conversation.cancel()
+
+    def _send_next(self) -> _Sending | None:
+        frame, count_of_messages = self._outbox.take()
+        if not frame:
+            return None
+        try:
+            return _Sending(frame, count_of_messages, self._transport.send(frame))
+        except Disconnected:
+            self._peer_has_left()
+            return None
+
+    def _has_left(self, sent: _Sending) -> None:
+        counters, now = self._shared.counters, self._shared.clock.now
+        if sent.frame != messages.HEARTBEAT_ACK:
+            self._active_at = now
+        counters.frames_sent += 1
+        counters.updates_sent += sent.messages
+        if self._drains:
+            self._tell_drained()
+
+    def _peer_has_left(self) -> None:
+        self._conversation.cancel()
+        self.end(GONE)
 
     async def _close_transport(self) -> None:
         """Send the close frame, once. Left to itself, Quart would send 1000: stay away."""
@@ -453,38 +534,69 @@ class Connection:
         shared = self._shared
         for number in count(1):
             try:
-                received = await self._transport.receive()
+                received = await self._transport.receive(self._hear_at_once)
             except Disconnected:
                 return
-            self._heard_at = shared.clock.now
-            counts_as = min(1 + len(received) // BYTES_PER_MESSAGE, self._messages_at_once)
-            if wait := self._messages_allowed.take(anyio.current_time(), counts_as):
+            wait, self._delay = self._delay, None
+            if wait is None:
+                wait = self._seconds_until_allowed(received)
+            if wait:
                 shared.counters.messages_delayed += 1
                 await anyio.sleep(wait)  # what the client sends meanwhile stays with it
             elif number % FAIR_SHARE == 0:
                 await checkpoint()  # receiving what is there already need not be one
             if self._ending is None:  # otherwise the close frame is on its way
-                await self._hear(received)
+                if self._message_hook is None:
+                    self._hear(received)
+                else:
+                    await self._hear_with_hook(self._message_hook, received)
             if self._conversation.cancel_called:
                 return  # a hook has swallowed it
             del received  # it may be long, and the next one may be long in coming
 
-    async def _hear(self, received: str | bytes) -> None:
+    def _hear_at_once(self, received: str | bytes) -> bool:
+        """Hear a message where it comes in, if nothing has to be awaited; whether it was heard."""
+        if self._message_hook is not None or self._ending is not None:
+            return False
+        self._delay = self._seconds_until_allowed(received)
+        if self._delay:
+            return False
+        self._hear(received)
+        return True
+
+    def _seconds_until_allowed(self, received: str | bytes) -> float:
+        self._heard_at = self._shared.clock.now
+        counts_as = min(1 + len(received) // BYTES_PER_MESSAGE, self._messages_at_once)
+        return self._messages_allowed.take(self._shared.loop.time(), counts_as)
+
+    def _hear(self, received: str | bytes) -> None:
         try:
-            message = messages.decode(received, self._shared.settings.max_message_bytes)
-            if self._message_hook is not None and not isinstance(message, _OURS):
-                close = await self._message_hook(messages.as_object(received))
+            self._handle(self._decode(received))
+        except Exception as error:  # whatever it is, the other callbacks have no part in it
+            self._refuse(received, error)
+
+    async def _hear_with_hook(self, hook: MessageHook, received: str | bytes) -> None:
+        try:
+            message = self._decode(received)
+            if not isinstance(message, _OURS):
+                close = await hook(messages.as_object(received))
                 if close is not None:
                     self.end(close)
                 if self._ending is not None:
                     return
             self._handle(message)
-        except BadMessage as bad:
-            self.reject(bad)
-        except Exception:  # whatever it is, the other callbacks have no part in it
-            logger.exception("A message failed; this is a defect of dashws-async")
+        except Exception as error:
+            self._refuse(received, error)
+
+    def _decode(self, received: str | bytes) -> ClientMessage:
+        return messages.decode(received, self._shared.settings.max_message_bytes)
+
+    def _refuse(self, received: str | bytes, error: Exception) -> None:
+        if not isinstance(error, BadMessage):
+            logger.error("A message failed; this is a defect of dashws-async", exc_info=error)
             text = "Internal error: see the server's log."
-            self.reject(BadMessage(text, *messages.addressee(received)))
+            error = BadMessage(text, *messages.addressee(received))
+        self.reject(error)
 
     def _handle(self, message: ClientMessage) -> None:
         if not isinstance(message, Heartbeat):

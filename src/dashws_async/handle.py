@@ -17,7 +17,7 @@ from dash import Patch, no_update
 
 from . import messages
 from .dash_bridge import WebsocketDisconnected, stringify_id, to_json
-from .loops import call_soon, run_on
+from .loops import Steps, call_soon, run_on
 from .outbox import Outgoing
 
 T = TypeVar("T")
@@ -79,6 +79,10 @@ class Line(Protocol):
     @property
     def thread_id(self) -> int:
         """The loop's thread."""
+
+    @property
+    def steps(self) -> Steps:
+        """What is sent in one step of a callback leaves together at its end."""
 
     def post(self, message: Outgoing) -> None:
         """Send a message to the page; does nothing after the end."""

@@ -69,6 +69,22 @@ def is_cancelled() -> bool:
     return anyio.current_effective_deadline() == -math.inf
 
 
+class Loop(NamedTuple):
+    """What is asked of a loop time and again, found once: each of these takes microseconds."""
+
+    new_run: Callable[[Steps], OwnedRun]
+    """As `owned_run`."""
+    time: Callable[[], float]
+    """As ``anyio.current_time``."""
+
+
+def this_loop() -> Loop:
+    """The loop that runs the caller."""
+    if backend_name() == "asyncio":
+        return Loop(_AsyncioRun, asyncio.get_running_loop().time)
+    return Loop(_for_trio().Run, anyio.current_time)
+
+
 class PerLoop(Generic[T]):
     """A thing that belongs to one event loop (a lock, a limiter), made anew on another.
 
@@ -151,6 +167,9 @@ class Tasks(Protocol):
     ) -> Cancellable:
         """Start a task."""
 
+    def call_soon(self, call: Callable[[], object]) -> Cancellable:
+        """Make a call on the next turn of the loop, which on asyncio takes no task."""
+
 
 def own_tasks(failed: Callable[[Exception], object]) -> Tasks:
     """`Tasks` for the running loop.
@@ -162,12 +181,13 @@ def own_tasks(failed: Callable[[Exception], object]) -> Tasks:
 
 
 class _AsyncioTasks:
-    __slots__ = ("_failed", "_loop", "_running")
+    __slots__ = ("_failed", "_loop", "_running", "_started")
 
     def __init__(self, failed: Callable[[Exception], object]) -> None:
         self._failed = failed
         self._loop = asyncio.get_running_loop()
-        self._running: dict[asyncio.Task[None], None] = {}  # empty, it is smaller than a set
+        self._running: dict[int, asyncio.Task[None]] = {}  # by their numbers, as they started
+        self._started = 0
 
     async def __aenter__(self) -> Tasks:
         return self
@@ -177,9 +197,10 @@ class _AsyncioTasks:
         with anyio.CancelScope(shield=True):
             while self._running:
                 try:
-                    ended, _ = await asyncio.wait(self._running)
-                    for task in ended:  # those that never began are still in it
-                        self._running.pop(task, None)
+                    await asyncio.wait(self._running.values())
+                    for number, task in list(self._running.items()):
+                        if task.done():  # it never began, or it would have left
+                            del self._running[number]
                 except asyncio.CancelledError as error:
                     cancelled = error
         del self._failed  # the owner's: a cycle of references would wait for the collector
@@ -189,12 +210,25 @@ class _AsyncioTasks:
     def start_soon(
         self, function: Callable[..., Coroutine[Any, Any, None]], *args: Any, name: str
     ) -> asyncio.Task[None]:
-        task = self._loop.create_task(self._run(function, args), name=name)
-        self._running[task] = None
+        self._started = number = self._started + 1
+        task = self._loop.create_task(self._run(number, function, args), name=name)
+        self._running[number] = task
         return task
 
+    def call_soon(self, call: Callable[[], object]) -> asyncio.Handle:
+        return self._loop.call_soon(self._call, call)
+
+    def _call(self, call: Callable[[], object]) -> None:
+        try:
+            call()
+        except Exception as error:
+            self._failed(error)
+
     async def _run(
-        self, function: Callable[..., Coroutine[Any, Any, None]], args: tuple[Any, ...]
+        self,
+        number: int,
+        function: Callable[..., Coroutine[Any, Any, None]],
+        args: tuple[Any, ...],
     ) -> None:
         try:
             await function(*args)
@@ -202,7 +236,7 @@ class _AsyncioTasks:
             self._failed(error)
         finally:
             # Here, where a callback of the task's would take one more turn of the loop.
-            self._running.pop(cast("asyncio.Task[None]", asyncio.current_task()), None)
+            self._running.pop(number, None)
 
 
 class Ended(Exception):
@@ -238,9 +272,30 @@ class OwnedRun(Protocol):
         """
 
 
-def owned_run() -> OwnedRun:
-    """An `OwnedRun` for the running loop."""
-    return _AsyncioRun() if backend_name() == "asyncio" else _for_trio().Run()
+class Steps(Protocol):
+    """Who wants to know of the steps in which a coroutine runs, from one await to the next."""
+
+    def hold(self) -> None:
+        """A step begins."""
+
+    def release(self) -> None:
+        """It is over, and the coroutine awaits something. It is not told of the last one."""
+
+
+class _NobodyKnows:
+    def hold(self) -> None:
+        pass
+
+    release = hold
+
+
+def owned_run(steps: Steps = _NobodyKnows()) -> OwnedRun:  # noqa: B008, it has no state
+    """An `OwnedRun` for the running loop.
+
+    Args:
+        steps: is told of each, on the loop that runs the coroutine.
+    """
+    return this_loop().new_run(steps)
 
 
 SPIN = 20
@@ -266,10 +321,11 @@ class _Abandoned(BaseException):
 class _DrivenRun:
     """What both kinds of `OwnedRun` share: they stand between the loop and the coroutine."""
 
-    __slots__ = ("_abandonments",)
+    __slots__ = ("_abandonments", "_steps")
 
-    def __init__(self) -> None:
+    def __init__(self, steps: Steps) -> None:
         self._abandonments = 0
+        self._steps = steps
 
     def cancel(self) -> None:
         raise NotImplementedError
@@ -295,7 +351,9 @@ class _DrivenRun:
         value: Any = None
         abandonments = at_once = 0
         cancelled_at = -math.inf
+        steps = self._steps
         while True:
+            steps.hold()
             try:
                 request = resume(value)
             except StopIteration as stop:
@@ -304,6 +362,7 @@ class _DrivenRun:
                 if self._abandonments:
                     raise Ended from None
                 raise
+            steps.release()
             self._about_to_await()
             try:
                 value = yield request
@@ -337,8 +396,8 @@ class _AsyncioRun(_DrivenRun):
 
     __slots__ = ("_arrived", "_task", "_under_way")
 
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, steps: Steps) -> None:
+        super().__init__(steps)
         self._task: asyncio.Task[Any] | None = None
         self._under_way = 0
         self._arrived = False
@@ -379,7 +438,7 @@ class _AsyncioRun(_DrivenRun):
 class _ForTrio(NamedTuple):
     Scope: Callable[[], CancelScope]
     Tasks: Callable[[Callable[[Exception], object]], Tasks]
-    Run: Callable[[], OwnedRun]
+    Run: Callable[[Steps], OwnedRun]
 
 
 @functools.cache
@@ -412,6 +471,12 @@ def _for_trio() -> _ForTrio:
             self._nursery.start_soon(self._run, scope, function, args, name=name)
             return scope
 
+        def call_soon(self, call: Callable[[], object]) -> trio.CancelScope:
+            async def call_it() -> None:
+                call()
+
+            return self.start_soon(call_it, name="call_soon")
+
         async def _run(
             self,
             scope: trio.CancelScope,
@@ -439,8 +504,8 @@ def _for_trio() -> _ForTrio:
         if that waited for a nursery's children, when it has left that nursery.
         """
 
-        def __init__(self) -> None:
-            super().__init__()
+        def __init__(self, steps: Steps) -> None:
+            super().__init__(steps)
             self._cancelled = anyio.CancelScope()
             self._shield = anyio.CancelScope(shield=True)
             self._task: trio.lowlevel.Task | None = None

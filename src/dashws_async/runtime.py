@@ -30,7 +30,7 @@ from .connection import (
 from .dash_bridge import DashApp
 from .handle import check_close
 from .hooks import Rejected, ask_hooks, ask_identity, has_hooks
-from .loops import PerLoop, call_soon
+from .loops import PerLoop, call_soon, this_loop
 from .origins import find_fault
 from .registry import ENDS, REFUSALS, ConnectionInfo, Peer, Statistics
 from .settings import Mode, Settings
@@ -299,6 +299,8 @@ class Runtime:
             workers=self.workers,
             counters=self._counters,
             clock=self._clock,
+            loop=this_loop(),
+            batch_delay=app.batch_delay,
             silence_timeout=settings.silence_timeout or SILENT_HEARTBEATS * heartbeat,
             # Dash's worker looks with each heartbeat, and is to be the first to close.
             inactivity_timeout=inactivity and inactivity + 2 * heartbeat,

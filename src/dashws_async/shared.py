@@ -6,6 +6,7 @@ from collections import Counter
 from typing import NamedTuple
 
 from .dash_bridge import DashApp
+from .loops import Loop
 from .settings import Settings
 from .threads import Workers
 
@@ -74,6 +75,10 @@ class Shared(NamedTuple):
     """Where everything is counted."""
     clock: Clock
     """By which silence is measured."""
+    loop: Loop
+    """That runs all of them."""
+    batch_delay: float
+    """Seconds that updates gather, if somebody has asked for that; 0.0."""
     silence_timeout: float
     """Seconds without a word from a client, by that clock, after which it counts as gone."""
     inactivity_timeout: float | None

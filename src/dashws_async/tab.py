@@ -26,6 +26,7 @@ from . import messages
 from .callbacks import CallbackTask
 from .dash_bridge import CallbackSpec
 from .handle import Reply
+from .loops import Steps
 from .messages import BadMessage, CallbackRequest
 from .outbox import Outgoing
 from .registry import CallbackInfo
@@ -38,7 +39,7 @@ MAX_REQUESTS_SIZE = 4
 """Times ``max_message_bytes``: what the requests of a connection's running callbacks may have."""
 
 
-class Wire(Protocol):
+class Wire(Steps, Protocol):
     """What a tab asks of its connection."""
 
     token: EventLoopToken
@@ -139,6 +140,11 @@ class Tab:
     def thread_id(self) -> int:
         """The thread of that loop."""
         return self._wire.thread_id
+
+    @property
+    def steps(self) -> Steps:
+        """What is sent in one step of a callback leaves together at its end."""
+        return self._wire
 
     def post(self, message: Outgoing) -> None:
         """Send a message to the page; after the end, to nobody."""

@@ -6,7 +6,9 @@ server's own, which is short: a reader that waits makes the client wait, and not
 
 from __future__ import annotations
 
+import functools
 import logging
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import anyio
@@ -29,6 +31,8 @@ class AsgiTransport:
         tcp: what carries the WebSocket, where that can be reached.
     """
 
+    sends_at_once = False
+
     __slots__ = ("_accepted", "_left", "_over", "_receive", "_send", "_tcp")
 
     def __init__(self, receive: Any, send: Any, tcp: TcpConnection | None = None) -> None:
@@ -39,7 +43,7 @@ class AsgiTransport:
         self._over = False
         self._left = False  # the server says so once
 
-    async def receive(self) -> str | bytes:
+    async def receive(self, take: object = None) -> str | bytes:
         while not self._left:
             event = await self._receive()
             if event["type"] == "websocket.receive":
@@ -53,7 +57,10 @@ class AsgiTransport:
         self._over = True
         raise Disconnected
 
-    async def send(self, text: str) -> None:
+    def send(self, text: str) -> Callable[[], Awaitable[None]]:
+        return functools.partial(self._send_text, text)
+
+    async def _send_text(self, text: str) -> None:
         if not self._over:
             try:
                 await self._send({"type": "websocket.send", "text": text})

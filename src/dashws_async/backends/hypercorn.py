@@ -16,14 +16,21 @@ import socket
 import sys
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import suppress
+from types import FrameType
 from typing import Any, cast
 
 import anyio
 from anyio.lowlevel import checkpoint
+from hypercorn.app_wrappers import ASGIWrapper
+from hypercorn.asyncio.task_group import _handle
 from hypercorn.protocol.events import Data, Event
 from hypercorn.protocol.ws_stream import FrameTooLargeError, WebsocketBuffer, WSStream
 from hypercorn.typing import TaskGroup
+from quart import Quart
 from wsproto.events import Message
+
+from .direct import LAST_WORDS, LOST, MANY, SMALL, DirectTransport
+from .tcp import bytes_acknowledged
 
 logger = logging.getLogger("dashws_async")
 
@@ -35,17 +42,8 @@ TcpConnection = Any
 _PATH = ("send", "__self__", "send", "__self__")
 """From a ``WSStream`` by ``H11Protocol.stream_send`` to ``TCPServer.protocol_send``."""
 
-MANY, SMALL = 1000, 100
-"""Pieces, and bytes: more of them in one message, of less on average, are no honest client's."""
-
-LAST_WORDS = 1.0
-"""Seconds that a client has to answer the close frame after a message that is too long."""
-
 TURN = 2048
 """Bytes of what a client sent that are parsed until all others have had their turn."""
-
-_BYTES_ACKED = slice(120, 128)
-"""``tcpi_bytes_acked`` in Linux's ``struct tcp_info``; before 4.1 it is not there, and reads 0."""
 
 _SERVERS = ("hypercorn.asyncio.tcp_server", "hypercorn.trio.tcp_server")
 
@@ -71,6 +69,7 @@ def restrict(stream: WSStream | None, *, max_message_bytes: int, compression: bo
     if stream is None:
         return
     stream.__class__ = _Stream
+    cast(_Stream, stream).direct = None
     tell_app = cast(_TellApp, stream.app_put)
     stream.buffer = _Message(max_message_bytes, stream.task_group, tell_app)
     if not compression:
@@ -92,15 +91,97 @@ class _Stream(WSStream):
     Hypercorn's parses up to 256 KiB in one turn of the loop: 40,000 frames, if they are empty.
     """
 
+    direct: DirectTransport | None
+    """Who takes over; Hypercorn may still hold what it had read before."""
+
     async def handle(self, event: Event) -> None:
         if not isinstance(event, Data):
             await super().handle(event)
+            return
+        if self.direct is not None and self.handshake.accepted:
+            self.direct.feed(event.data)
             return
         data = event.data
         for start in range(0, len(data), TURN):
             if start:
                 await checkpoint()
             await super().handle(Data(event.stream_id, data[start : start + TURN]))
+
+
+def may_be_taken_over(stream: WSStream | None, connection: TcpConnection | None) -> bool:
+    """Whether a WebSocket can be put straight on its TCP connection.
+
+    On trio it cannot. It stays with Hypercorn, too, where that is to send pings, or to end a
+    connection on which nothing comes.
+
+    Args:
+        stream: of the WebSocket, if it was found.
+        connection: what carries it, if it was found.
+    """
+    if stream is None or not hasattr(connection, "writer"):
+        return False
+    config = stream.config
+    return config.websocket_ping_interval is None and config.read_timeout is None
+
+
+def take_over(
+    stream: WSStream, connection: TcpConnection, max_message_bytes: int
+) -> DirectTransport | None:
+    """Put a WebSocket straight on its TCP connection, before it is accepted.
+
+    Hypercorn answers the handshake, and `let_go` comes then. None where compression is to be
+    agreed on, which stays Hypercorn's business, and where the client has left already.
+
+    Args:
+        stream: of the WebSocket, which `restrict` has been given.
+        connection: what carries it.
+        max_message_bytes: a longer message ends the WebSocket with 1009.
+    """
+    transport = connection.writer.transport
+    if (
+        stream.handshake.extensions is not None
+        or transport.is_closing()
+        or connection.reader.at_eof()
+    ):
+        return None
+    direct = DirectTransport(transport, max_message_bytes)
+    cast(_Stream, stream).direct = direct
+    return direct
+
+
+def let_go(stream: WSStream, connection: TcpConnection) -> bool:
+    """Have Hypercorn believe that the client has left, now that the WebSocket is accepted.
+
+    It forgets all that it has for the connection, once the application's task has ended.
+
+    Returns:
+        Whether it is accepted: Hypercorn may have refused what came too early.
+    """
+    if stream.closed or not stream.handshake.accepted:
+        return False
+    stream.closed = True
+    # asyncio's StreamWriter closes its transport when it is forgotten, and what Hypercorn forgets
+    # has cycles of references, with the StreamReader in them. There is no way to have either let
+    # go but by this private name.
+    connection.writer._transport = connection.reader._transport = LOST
+    cast(DirectTransport, cast(_Stream, stream).direct).let_go()
+    return True
+
+
+def only_called_by_server(frame: FrameType | None) -> bool:
+    """Whether an ASGI application runs for Hypercorn with no middleware in between.
+
+    Args:
+        frame: that of its caller.
+    """
+    while frame is not None and frame.f_code in _CALLERS:
+        if frame.f_code is _handle.__code__:
+            return True
+        frame = frame.f_back
+    return False
+
+
+_CALLERS = {_handle.__code__, ASGIWrapper.__call__.__code__, Quart.__call__.__code__}
 
 
 def forget_handshake(connection: TcpConnection | None) -> None:
@@ -205,23 +286,12 @@ def unsent_bytes(connection: TcpConnection) -> int:
 
 
 def bytes_taken(connection: TcpConnection) -> int | None:
-    """What the client's system has acknowledged so far, amid a large message too.
-
-    None where ours does not say: it is not Linux, or the connection has ended, or is no TCP.
-    """
-    if sys.platform != "linux":
-        return None
+    """What the client's system has acknowledged so far, as `bytes_acknowledged` has it."""
     if not hasattr(connection, "writer"):
-        tcp = _below_tls(connection.stream).socket
-    elif connection.writer.transport.is_closing():
+        return bytes_acknowledged(_below_tls(connection.stream).socket)
+    if connection.writer.transport.is_closing():
         return None  # its file descriptor may be somebody else's
-    else:
-        tcp = connection.writer.get_extra_info("socket")
-    try:
-        info = tcp.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _BYTES_ACKED.stop)
-    except OSError:
-        return None
-    return int.from_bytes(info[_BYTES_ACKED], sys.byteorder)
+    return bytes_acknowledged(connection.writer.get_extra_info("socket"))
 
 
 def abort(connection: TcpConnection) -> None:
@@ -230,7 +300,8 @@ def abort(connection: TcpConnection) -> None:
     One that has ended is left as it is.
     """
     if hasattr(connection, "writer"):
-        connection.writer.transport.abort()
+        with suppress(AttributeError):  # asyncio's own, for one that ended when all had left
+            connection.writer.transport.abort()
     else:
         with suppress(OSError):  # it has ended
             _below_tls(connection.stream).socket.shutdown(socket.SHUT_RDWR)

@@ -11,33 +11,38 @@ from __future__ import annotations
 
 import gc
 import inspect
+import logging
 import multiprocessing
 import os
 import signal
+import sys
 import threading
-from collections.abc import Awaitable, Callable, Coroutine, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
+from contextlib import AbstractContextManager, asynccontextmanager, contextmanager, nullcontext
 from multiprocessing.synchronize import Event as ProcessEvent
 from types import FrameType
-from typing import Any, NamedTuple, cast
+from typing import Any, cast
 
 import anyio
 from anyio.abc import TaskGroup
 from anyio.lowlevel import current_token
 from quart import Quart
 
-from ..loops import call_soon
+from ..loops import Tasks, call_soon, own_tasks
 from ..runtime import Runtime
 from ..watchdog import Watchdog
+from .carrier import CARRIER, Carrier
+from .direct import DirectTransport
 from .hypercorn import (
     TcpConnection,
     abort,
     contain_failures,
+    only_called_by_server,
     server_stops,
-    tcp_connection,
     unsent_bytes,
-    websocket_stream,
 )
+
+logger = logging.getLogger("dashws_async")
 
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
@@ -51,13 +56,11 @@ LAST_BYTES = 2.0
 BLOCKED = 5.0
 """Seconds after which a worker whose loop does not take note of SIGTERM ends by SIGALRM."""
 
-GC_THRESHOLDS = (20_000, 10, 100)
-"""What `gc.set_threshold` is given by `tune_gc`, in place of (700, 10, 10): all that lives is
-looked at after twenty million objects more, not whenever a quarter of them is new. A
-connection that ends is gone without; what makes cycles, exceptions mostly, is young garbage."""
-
-CARRIER = "dashws_async.carrier"
-"""Where a WebSocket's ASGI scope has its `Carrier`."""
+GC_THRESHOLD = 20_000
+"""The first threshold of Python's garbage collector with `tune_gc`, in place of 700 or 2,000:
+objects made and not yet gone, after which it looks at them. A page that is updated every second
+has some that live so long. At 700 they are taken for lasting ones, and once these have become a
+quarter more, as often as every few seconds, everything is looked at."""
 
 _POLL = 0.1
 """Seconds between looks at the event of the ``hypercorn`` command, which looks as often."""
@@ -66,16 +69,34 @@ _Message = dict[str, Any]
 _Send = Callable[[_Message], Awaitable[None]]
 
 
-class Carrier(NamedTuple):
-    """What carries a WebSocket, where Hypercorn is the server."""
+class _Apart:
+    """A WebSocket in a task of ours, which the server's own task need not outlast."""
 
-    stream: Any
-    """Hypercorn's stream."""
-    tcp: TcpConnection | None
-    """The connection under it."""
+    __slots__ = ("_server_waits", "begun", "cancel", "failure")
 
-    def __deepcopy__(self, memo: object) -> Carrier:
-        return self  # Hypercorn's ProxyFixMiddleware copies the scope and all that is in it
+    def __init__(self) -> None:
+        self._server_waits: anyio.Event | None = anyio.Event()
+        self.begun = False
+        self.cancel: Callable[[], object]
+        self.failure: Exception | None = None
+
+    def let_server_go(self) -> None:
+        """Nothing is left to do for the server's task."""
+        server_waits, self._server_waits = self._server_waits, None
+        if server_waits is not None:
+            server_waits.set()
+
+    async def until_server_may_go(self) -> None:
+        """Wait for that."""
+        if self._server_waits is not None:
+            await self._server_waits.wait()
+
+    def fail(self, error: Exception) -> None:
+        """Tell the server, if it still waits, and otherwise the log."""
+        if self._server_waits is None:
+            logger.error("A WebSocket failed", exc_info=error)
+        else:
+            self.failure = error
 
 
 class Lifespan:
@@ -132,6 +153,8 @@ class Lifespan:
     def _reset(self) -> None:
         self._stop, self._drained = anyio.Event(), anyio.Event()
         self._tasks: TaskGroup | None = None  # while the server serves
+        self._websockets: Tasks | None = None  # likewise
+        self._aparts: set[_Apart] = set()  # those that run there
         self._watches_server = False
 
     async def _live(self, scope: Any, receive: Any, send: _Send) -> None:
@@ -159,7 +182,7 @@ class Lifespan:
         signals = _Signals(self.stop, self.hurry, in_worker=command is not None)
         try:
             with signals, self._watchdog(), self._garbage_collection():
-                async with anyio.create_task_group() as self._tasks:
+                async with self._serving_websockets(), anyio.create_task_group() as self._tasks:
                     for runtime in self.runtimes:
                         self._tasks.start_soon(runtime.sweep)
                     self._tasks.start_soon(self._drain_at_stop, signals)
@@ -177,6 +200,18 @@ class Lifespan:
         for message in last_words:
             await send(message)
 
+    @asynccontextmanager
+    async def _serving_websockets(self) -> AsyncIterator[None]:
+        def failed(error: Exception) -> None:
+            logger.error("A WebSocket failed; this is a defect of dashws-async", exc_info=error)
+
+        async with own_tasks(failed) as self._websockets:
+            try:
+                yield
+            finally:
+                for apart in self._aparts:  # what a drain has left, or where there was none
+                    apart.cancel()
+
     def _watchdog(self) -> AbstractContextManager[None]:
         limits = [runtime.settings.blocked_after for runtime in self.runtimes]
         shortest = min((limit for limit in limits if limit is not None), default=None)
@@ -193,17 +228,70 @@ class Lifespan:
         return _collecting_rarely() if asked_for else nullcontext()
 
     async def _serve_websocket(self, scope: Any, receive: Any, send: _Send) -> None:
-        stream, connection = websocket_stream(send), tcp_connection(scope, send)
-        scope[CARRIER] = Carrier(stream, connection)
-        if connection is not None and self._tasks is not None and not self._watches_server:
+        carrier = scope[CARRIER] = Carrier(scope, receive, send)
+        tcp = carrier.tcp
+        if tcp is not None and self._tasks is not None and not self._watches_server:
             self._watches_server = True
-            self._tasks.start_soon(self._stop_with, server_stops(connection))
+            self._tasks.start_soon(self._stop_with, server_stops(tcp))
+        if self._websockets is not None and carrier.may_leave and self._is_ours(scope):
+            if only_called_by_server(sys._getframe(1)):
+                carrier.on_leaving = (apart := _Apart()).let_server_go
+            else:  # a middleware is not done before the WebSocket is
+                apart = _Apart()
+            await self._serve_apart(apart, scope, carrier)
+            return
         try:
             await self._app(scope, receive, send)
         finally:
             del scope[CARRIER]  # the stream has the scope
-            if connection is not None and self._tasks is not None and unsent_bytes(connection):
-                self._tasks.start_soon(self._drop_later, connection)
+            self._see_to_the_end_of(tcp)
+
+    def _is_ours(self, scope: Any) -> bool:
+        path: str = scope["path"]  # the server may listen below another path
+        return any(path.endswith(runtime.app.websocket_path) for runtime in self.runtimes)
+
+    async def _serve_apart(self, apart: _Apart, scope: Any, carrier: Carrier) -> None:
+        assert self._websockets is not None, "the lifespan runs"
+        task = self._websockets.start_soon(
+            self._run_apart, apart, scope, carrier, name="a WebSocket"
+        )
+        apart.cancel = task.cancel
+        self._aparts.add(apart)
+        try:
+            await apart.until_server_may_go()
+        except BaseException:
+            apart.cancel()
+            if apart.begun:  # otherwise it never will
+                with anyio.CancelScope(shield=True):
+                    await apart.until_server_may_go()
+            raise
+        finally:
+            if not apart.begun:
+                self._aparts.discard(apart)
+        if apart.failure is not None:
+            raise apart.failure
+
+    async def _run_apart(self, apart: _Apart, scope: Any, carrier: Carrier) -> None:
+        apart.begun = True
+        try:
+            await self._app(scope, carrier.receive, carrier.send)
+        except Exception as error:
+            apart.fail(error)
+        finally:
+            apart.cancel = _nothing  # what is left to do takes no longer than LAST_BYTES
+            del scope[CARRIER]
+            try:
+                if isinstance(carrier.transport, DirectTransport):
+                    await carrier.transport.finish(LAST_BYTES)
+                else:
+                    self._see_to_the_end_of(carrier.tcp)
+            finally:
+                self._aparts.discard(apart)
+                apart.let_server_go()
+
+    def _see_to_the_end_of(self, tcp: TcpConnection | None) -> None:
+        if tcp is not None and self._tasks is not None and unsent_bytes(tcp):
+            self._tasks.start_soon(self._drop_later, tcp)
 
     async def _drop_later(self, connection: TcpConnection) -> None:
         """See to it that a TCP connection ends, now that its WebSocket has.
@@ -237,10 +325,15 @@ class Lifespan:
             signals.let_go()
 
 
+def _nothing() -> None:
+    pass
+
+
 @contextmanager
 def _collecting_rarely() -> Iterator[None]:
     before = gc.get_threshold()
-    gc.set_threshold(*GC_THRESHOLDS)
+    if before[0]:  # 0: somebody has switched it off
+        gc.set_threshold(max(before[0], GC_THRESHOLD), *before[1:])
     try:
         yield
     finally:

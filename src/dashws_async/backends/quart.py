@@ -24,30 +24,27 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from types import FrameType
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import anyio
 import hypercorn.config
 from anyio.lowlevel import EventLoopToken, current_token
 from quart import Quart, Response, abort, g, has_websocket_context, redirect, request, websocket
 from quart.asgi import ASGIWebsocketConnection
+from werkzeug.datastructures import ImmutableMultiDict
 from werkzeug.security import safe_join
 
 from .. import browser
-from ..dash_bridge import DashApp, QuartDashServer, QuartRequestAdapter
+from ..dash_bridge import DashApp, QuartDashServer, QuartRequestAdapter, QuartResponseAdapter
 from ..loops import PerLoop, call_soon
 from ..runtime import HandshakeRefused, Runtime
 from ..threads import Worker, current_worker
-from .asgi import AsgiTransport
-from .hypercorn import deafen, forget_handshake, restrict
-from .lifespan import CARRIER, STOP_SIGNALS, Lifespan
+from .carrier import CARRIER, Carrier
+from .lifespan import STOP_SIGNALS, Lifespan
 
 logger = logging.getLogger("dashws_async")
 
 ONE_YEAR = 365 * 24 * 60 * 60  # seconds
-
-TRANSPORT = "dashws_async.transport"
-"""Where the ASGI scope of a WebSocket of ours has its `AsgiTransport`."""
 
 
 class UnsupportedServer(TypeError):
@@ -66,19 +63,16 @@ class DirectConnection(ASGIWebsocketConnection):
         # Behind Hypercorn's ProxyFixMiddleware this is what the browser's requests have, but
         # Quart's routes know a WebSocket by it.
         scope["scheme"] = {"http": "ws", "https": "wss"}.get(scope["scheme"], scope["scheme"])
-        transport = scope[TRANSPORT] = AsgiTransport(receive, send, scope[CARRIER].tcp)
-        self.queue: Any = _Inbox(transport.receive)
-        websocket: Any = self._create_websocket_from_scope(transport.send_event)
+        carrier: Carrier = scope[CARRIER]
+        carrier.opened(receive, send)
+        self.queue: Any = _Inbox(carrier.receive_message)
+        websocket: Any = self._create_websocket_from_scope(carrier.send_event)
         websocket.buffer = self.queue  # Quart 0.23's name for it
         try:
-            await self.handle_websocket(websocket, transport.send_event)
+            await self.handle_websocket(websocket, carrier.send_event)
         finally:
-            del scope[TRANSPORT]  # it has Hypercorn's stream, which has the scope
-            # Hypercorn waits without a limit for somebody to take what still comes, and that
-            # the client has left need not be the last of it.
-            if (stream := scope[CARRIER].stream) is not None:
-                deafen(stream)
-                Lifespan.of(self.app).start_soon(transport.hear_out)
+            if (rest := carrier.closed()) is not None:
+                Lifespan.of(self.app).start_soon(rest)
 
 
 class _Inbox(NamedTuple):
@@ -88,17 +82,77 @@ class _Inbox(NamedTuple):
 
 
 class HandshakeAdapter(QuartRequestAdapter):
-    """What ``ctx`` reads cookies, headers, path and so on from: the request, or the handshake."""
+    """What ``ctx`` reads cookies, headers, path and so on from: the request, or the handshake.
+
+    Of the handshake, each is made from what came, and not kept: Quart would keep it, in 1.5 KB
+    for each connection, and take its time.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._handshake: Any = None
+        if has_websocket_context():
+            self._handshake = cast(Any, websocket)._get_current_object()
+            # Quart writes their names in one way. Of several with one name the first counts.
+            fields = list(self._handshake.headers)
+            self._fields: dict[str, str] = {**dict(fields), **dict(fields[::-1])}
 
     @property
     def request(self) -> Any:
         """Quart's request or WebSocket, whichever there is."""
-        return websocket if has_websocket_context() else super().request
+        return super().request if self._handshake is None else self._handshake
 
     @property
     def context(self) -> Any:
         """Where ``ctx.record_timing`` keeps its numbers."""
-        return g if has_websocket_context() else super().context
+        return super().context if self._handshake is None else g
+
+    @property
+    def headers(self) -> Any:
+        """By name."""
+        return super().headers if self._handshake is None else self._fields
+
+    @property
+    def origin(self) -> Any:
+        """The page's."""
+        return super().origin if self._handshake is None else self._fields.get("Origin")
+
+    @property
+    def cookies(self) -> Any:
+        """By name."""
+        if self._handshake is not None and "Cookie" not in self._fields:
+            return {}
+        return super().cookies
+
+    @property
+    def args(self) -> Any:
+        """The query, of which the browser's worker sends none."""
+        if self._handshake is not None and not self._handshake.query_string:
+            return _NO_ARGS
+        return super().args
+
+    @property
+    def full_path(self) -> Any:
+        """Path and query."""
+        if self._handshake is None:
+            return super().full_path
+        return f"{self._handshake.path}?{self._handshake.query_string.decode(errors='replace')}"
+
+
+_NO_ARGS: ImmutableMultiDict[str, str] = ImmutableMultiDict()
+
+
+class LateResponseAdapter(QuartResponseAdapter):
+    """``ctx.response``, whose response is made when somebody looks at it."""
+
+    def __init__(self) -> None:
+        pass  # Dash's makes the response here
+
+    def __getattr__(self, name: str) -> Any:
+        if name != "_quart_response":  # Dash's name for it
+            raise AttributeError(name)
+        self._quart_response = Response(content_type="application/json")
+        return self._quart_response
 
 
 class QuartBackend(QuartDashServer):  # type: ignore[misc]  # Dash is untyped here
@@ -114,6 +168,7 @@ class QuartBackend(QuartDashServer):  # type: ignore[misc]  # Dash is untyped he
     def __init__(self, server: Any, dash_app: DashApp, runtime: Runtime) -> None:
         super().__init__(server)
         self.request_adapter = HandshakeAdapter
+        self.response_adapter = LateResponseAdapter
         self._dash_app = dash_app
         self._runtime = runtime
         self._set_ups: list[Callable[[], Any]] = []
@@ -214,23 +269,20 @@ class QuartBackend(QuartDashServer):  # type: ignore[misc]  # Dash is untyped he
 
     async def _serve_websocket(self) -> Response | None:
         app, headers = self._dash_app, websocket.headers
-        scope: Any = websocket.scope
         origins, hosts = headers.getlist("origin"), headers.getlist("host")
         try:
             with self._runtime.admit(app, origins, hosts, secure=websocket.scheme == "wss"):
                 if await self._set_up() is not None:
                     message = "A before_request function answered it"
                     raise HandshakeRefused("set_up", 403, message)
-                restrict(
-                    scope[CARRIER].stream,
-                    max_message_bytes=self._runtime.settings.max_message_bytes,
-                    compression=self._runtime.settings.compression,
+                settings, scope = self._runtime.settings, cast("dict[str, Any]", websocket.scope)
+                carrier: Carrier = scope[CARRIER]
+                await carrier.accept(
+                    websocket.accept, settings.max_message_bytes, settings.compression
                 )
-                await websocket.accept()
-                forget_handshake(scope[CARRIER].tcp)
-                peer = websocket.scope.get("client")
+                peer = scope.get("client")
                 client = f"{peer[0]}:{peer[1]}" if peer else ""
-                await self._runtime.serve(scope[TRANSPORT], app, websocket, client)
+                await self._runtime.serve(carrier.transport, app, websocket, client)
         except HandshakeRefused as refused:
             return Response(str(refused), refused.status, mimetype="text/plain")
         return None

@@ -150,12 +150,19 @@ def test_the_backend_calls_itself_what_dash_testing_looks_for():
 
 
 @pytest.mark.anyio
-@pytest.mark.parametrize("tune_gc", [False, True])
-async def test_the_garbage_collector_is_left_alone_unless_asked_and_for_the_servers_life(
-    anyio_backend, tune_gc
+@pytest.mark.parametrize(
+    ("threshold", "tune_gc", "meanwhile"),
+    [(700, True, 20_000), (700, False, 700), (50_000, True, 50_000), (0, True, 0)],
+)
+async def test_the_garbage_collector_waits_for_more_while_the_server_serves(
+    anyio_backend, threshold, tune_gc, meanwhile
 ):
     app = make_app(anyio_backend, runtime=WebSocketRuntime(tune_gc=tune_gc))
     before = gc.get_threshold()
-    async with open_browser(app):
-        assert (gc.get_threshold() != before) == tune_gc
-    assert gc.get_threshold() == before
+    try:
+        gc.set_threshold(threshold, 9, 11)
+        async with open_browser(app):
+            assert gc.get_threshold() == (meanwhile, 9, 11)
+        assert gc.get_threshold() == (threshold, 9, 11)
+    finally:
+        gc.set_threshold(*before)

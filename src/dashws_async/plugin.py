@@ -80,9 +80,10 @@ class WebSocketRuntime:
             ``Dash(websocket_max_workers=...)``.
         blocked_after: seconds that the event loop may not turn before the log names the
             code that holds it up. None: nobody looks. Default 0.2.
-        tune_gc: whether Python's garbage collector runs more rarely while the server serves,
-            which is for the whole process. Its full collections stop the event loop, for some
-            1 s with 10,000 connections. Default False.
+        tune_gc: whether Python's garbage collector looks at young objects more rarely while the
+            server serves, which is for the whole process. At Python's own setting what pages
+            need for a second passes for lasting, and the collector stops the event loop every
+            few seconds to look at everything. Default True.
 
     Raises:
         ValueError: a knob's value is not allowed.
@@ -110,7 +111,7 @@ class WebSocketRuntime:
         identify: Identify | None = None,
         max_workers: int | None = None,
         blocked_after: float | None = 0.2,
-        tune_gc: bool = False,
+        tune_gc: bool = True,
     ) -> None:
         self._runtime = Runtime(
             Settings(

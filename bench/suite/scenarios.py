@@ -230,7 +230,7 @@ def idle(server: Server, size: float, seconds: float) -> Figures:
         return {
             "served_percent": 100 * load.tally.open / size,
             "memory_per_connection_kib": (server.memory() - before) / 1024 / size,
-            "idle_cpu_percent": 100 * (window.server_cpu - alone) / window.seconds,
+            "idle_cpu_percent": max(0.0, 100 * (window.server_cpu - alone) / window.seconds),
             "threads": server.threads(),
         }
 

@@ -244,6 +244,7 @@ async def test_of_fifty_as_many_run_as_the_guide_says_and_the_rest_as_others_lea
 async def test_in_mode_async_all_run_and_no_thread_but_the_watchdog(
     anyio_backend, blocked_after, threads
 ):
+    await anyio.sleep(0.01)  # anyio's test runner has trio wait in a thread, from its first wait on
     before = threading.active_count()
     crowd = Crowd(anyio_backend, "async", blocked_after=blocked_after)
     async with crowd.of(50):

@@ -7,7 +7,6 @@ import json
 import socket
 import ssl
 import struct
-import weakref
 
 import anyio
 import pytest
@@ -26,26 +25,16 @@ from dashws_async.backends.direct import DirectTransport
 from dashws_async.backends.lifespan import Lifespan, _Apart
 from dashws_async.messages import HEARTBEAT_ACK
 from raw_socket import RawSocket
-from test_hypercorn import HEARTBEAT, certificate, connected, served  # noqa: F401
+from test_hypercorn import (  # noqa: F401, fixtures too
+    HEARTBEAT,
+    certificate,
+    connected,
+    served,
+    tcp_connections,
+)
 from until import eventually
 
 pytestmark = pytest.mark.anyio
-
-
-@pytest.fixture
-def tasks_of_hypercorn(monkeypatch):
-    """The connections for which Hypercorn has a task, on asyncio."""
-    found, run = weakref.WeakSet(), TCPServer.run
-
-    async def noted(connection):
-        found.add(connection)
-        try:
-            await run(connection)
-        finally:
-            found.discard(connection)
-
-    monkeypatch.setattr(TCPServer, "run", noted)
-    return found
 
 
 async def carried_by(client):
@@ -82,12 +71,13 @@ DIRECT, ASGI = DirectTransport.__name__, AsgiTransport.__name__
 
 @pytest.mark.parametrize("anyio_backend", ["asyncio"])
 async def test_on_asyncio_hypercorn_keeps_nothing_of_an_accepted_websocket(
-    anyio_backend, tasks_of_hypercorn
+    anyio_backend,
+    tcp_connections,  # noqa: F811
 ):
     runtime, app = an_app(anyio_backend)
     async with served(app.server, anyio_backend) as url, connected(url, anyio_backend) as client:
         assert await carried_by(client) == DIRECT
-        await eventually(lambda: not tasks_of_hypercorn)
+        await eventually(lambda: not tcp_connections)
         gc.collect()
         kept = [each for each in gc.get_objects() if type(each) is TCPServer]
         assert not kept
@@ -480,7 +470,7 @@ async def test_many_that_come_and_go_leave_no_descriptor_and_no_task(anyio_backe
 
 
 @pytest.mark.parametrize("anyio_backend", ["asyncio"])
-async def test_it_leaves_hypercorn_with_its_tls(anyio_backend, certificate, tasks_of_hypercorn):  # noqa: F811
+async def test_it_leaves_hypercorn_with_its_tls(anyio_backend, certificate, tcp_connections):  # noqa: F811
     runtime, app = an_app(anyio_backend)
     unverified = ssl.create_default_context()
     unverified.check_hostname, unverified.verify_mode = False, ssl.CERT_NONE
@@ -490,7 +480,7 @@ async def test_it_leaves_hypercorn_with_its_tls(anyio_backend, certificate, task
             url.replace("http", "ws") + "/_dash-ws-callback", origin=url, ssl=unverified
         ) as client:
             assert await carried_by(client) == DIRECT
-            await eventually(lambda: not tasks_of_hypercorn)
+            await eventually(lambda: not tcp_connections)
             await client.send(json.dumps({"type": "heartbeat", "filler": "x" * 100_000}))
             assert await client.recv() == HEARTBEAT_ACK
             runtime.close(where=lambda peer: True, code=4003, reason="enough")

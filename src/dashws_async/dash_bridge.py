@@ -42,10 +42,10 @@ class UnsupportedDash(ImportError):
 
 
 PRIVATE_NAMES = {
-    "Dash._initialize_context": "what `DashApp.bind` makes more quickly, as these three too",
+    "Dash._initialize_context": "what `DashApp.bind` makes more quickly, as the next two too",
     "Dash._prepare_callback": "finds the callback and its argument groupings",
-    "Dash._inputs_to_vals": "turns the request's inputs into arguments",
     "Dash._execute_callback": "binds the callback, custom_data hooks included",
+    "Dash._inputs_to_vals": "turns the request's inputs into arguments",
     "Dash._get_worker_url": "where pages find the shared worker; has Dash serve its own",
     "dash._get_app.app_context": "what dash.get_app() reads; keeps two apps apart",
     "dash._grouping.grouping_len": "how many inputs or outputs a callback groups",
@@ -418,8 +418,7 @@ class DashApp:
             custom_data[hook.data["namespace"]] = hook(context)
         return functools.partial(
             registered["callback"],
-            *_values(inputs),
-            *_values(states),
+            *app._inputs_to_vals(inputs + states),
             outputs_list=outputs,
             background_callback_manager=manager,
             callback_context=context,
@@ -469,14 +468,6 @@ def _by_prop_id(entries: list[Any]) -> Any:
             for each in (entry if isinstance(entry, list) else (entry,))
         }
     )
-
-
-def _values(entries: list[Any]) -> list[Any]:
-    """What the callback is called with."""
-    return [
-        [each.get("value") for each in entry] if isinstance(entry, list) else entry.get("value")
-        for entry in entries
-    ]
 
 
 def _with_trigger(entry: Any, changed: Container[str]) -> Any:

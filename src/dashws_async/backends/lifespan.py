@@ -234,10 +234,10 @@ class Lifespan:
             self._watches_server = True
             self._tasks.start_soon(self._stop_with, server_stops(tcp))
         if self._websockets is not None and carrier.may_leave and self._is_ours(scope):
+            apart = _Apart()
+            # A middleware in between is not done before the WebSocket is.
             if only_called_by_server(sys._getframe(1)):
-                carrier.on_leaving = (apart := _Apart()).let_server_go
-            else:  # a middleware is not done before the WebSocket is
-                apart = _Apart()
+                carrier.on_leaving = apart.let_server_go
             await self._serve_apart(apart, scope, carrier)
             return
         try:

@@ -461,6 +461,8 @@ class _Current:
 
 def _by_prop_id(entries: list[Any]) -> Any:
     """``ctx.inputs`` or ``ctx.states``."""
+    if not entries:
+        return AttributeDict()
     return AttributeDict(
         {
             f"{stringify_id(each['id'])}.{each['property']}": each.get("value")

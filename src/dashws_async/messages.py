@@ -121,6 +121,8 @@ class _Addressee(msgspec.Struct, rename="camel"):
     request_id: msgspec.Raw = msgspec.Raw(b"null")
 
 
+_WITH_PAYLOAD = _CallbackRequest, GetPropsResponse
+
 _decoder: msgspec.json.Decoder[_WireMessage] = msgspec.json.Decoder(_WireMessage)
 _object_decoder = msgspec.json.Decoder(dict[str, Any])
 _addressee_decoder = msgspec.json.Decoder(_Addressee)
@@ -177,7 +179,7 @@ def decode(message: str | bytes, max_bytes: int) -> ClientMessage:
         text = f"{brackets} arrays and objects, at most {MAX_BRACKETS} are allowed"
         raise _bad(text, *addressee(data))
     decoded = _decode(_decoder, _mended(data))
-    if not isinstance(decoded, _CallbackRequest | GetPropsResponse):
+    if not isinstance(decoded, _WITH_PAYLOAD):
         return decoded
     # No message is deeper than it has brackets.
     if brackets > MAX_NESTING and _is_deep(decoded.payload):

@@ -15,13 +15,13 @@ from dashws_async.load import allow_sockets
 
 from . import report, tables
 from .contenders import CONTENDERS, DASH, FLOOR, OURS, ROOT, Contender, prepare
-from .goals import judge
+from .goals import GOALS, judge
 from .results import Result, Run, medians
 from .scenarios import SCENARIOS, Failed, Scenario
 from .server import Server
 
-IN_EVERY_ROUND = {OURS, DASH, FLOOR}
-"""The goals are about these; the others take part in the first round."""
+QUICK = OURS, DASH, FLOOR
+"""The goals are about these."""
 ONCE_FROM = 4000
 """Connections; from here on one round must do."""
 
@@ -57,6 +57,12 @@ def connections(scenario: Scenario, size: float) -> int:
     return int(size) if scenario.unit == "connections" else 1
 
 
+def in_every_round(scenario: Scenario, contender: Contender) -> bool:
+    """Whether it takes part in more than the first: who is compared does, for a median."""
+    against = {goal.against for goal in GOALS if goal.scenario == scenario.name}
+    return contender.name in {OURS, DASH} | against
+
+
 def turns(
     options: argparse.Namespace, contenders: list[Contender]
 ) -> Iterator[tuple[Scenario, float, int, Contender]]:
@@ -71,7 +77,7 @@ def turns(
                 first = (round_number - 1) % len(contenders)  # not always the same one
                 for contender in contenders[first:] + contenders[:first]:
                     chosen = options.contenders is not None or many <= contender.most
-                    every = options.rounds or contender.name in IN_EVERY_ROUND
+                    every = options.rounds or in_every_round(scenario, contender)
                     if chosen and (every or round_number == 1):
                         yield scenario, size, round_number, contender
 
@@ -102,7 +108,7 @@ def measure(options: argparse.Namespace, contenders: list[Contender]) -> list[Re
 def main() -> None:
     options = arguments()
     begun = time.time()
-    default = IN_EVERY_ROUND if options.quick else CONTENDERS
+    default = QUICK if options.quick else CONTENDERS
     contenders = [CONTENDERS[name] for name in options.contenders or CONTENDERS]
     contenders = [each for each in contenders if options.contenders or each.name in default]
     prepare(contenders)

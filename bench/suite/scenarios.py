@@ -439,7 +439,7 @@ SCENARIOS = {
             quick_sizes=(50,),
             seconds=1.5,
             quick_seconds=1,
-            rounds=3,
+            rounds=5,
         ),
         Scenario(
             "echo-plain",

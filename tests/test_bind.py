@@ -70,17 +70,8 @@ class Handshake(SimpleNamespace):
     origin = "http://test"
 
 
-def call_of(partial):
-    return partial.func, partial.args, {**partial.keywords, "callback_context": None}
-
-
-def context_of(partial):
-    context = dict(partial.keywords["callback_context"])
-    return {name: context[name] for name in context if name != "dash_websocket"}
-
-
-@pytest.mark.parametrize("kind", CALLBACKS)
-def test_a_request_becomes_the_call_that_dash_itself_makes_of_it(kind):
+def app_with(kind):
+    """An app with one callback, and what a page would post to call it."""
     app = Dash(__name__, backend="quart", websocket_callbacks=True, plugins=[WebSocketRuntime()])
     app.layout = html.Div()
     registration = CALLBACKS[kind]
@@ -88,18 +79,66 @@ def test_a_request_becomes_the_call_that_dash_itself_makes_of_it(kind):
     app.callback(*(() if named else registration), **named)(lambda *_, **__: None)
     app._setup_server()
     app.backend.request_adapter, app.backend.response_adapter = Handshake, lambda: "a response"
-    dash.hooks.custom_data("test")(lambda context: context["path"])
+    ((output, registered),) = app.callback_map.items()
+    return app, {"output": output, **request_for(registered)}
+
+
+def dashs_call(app, payload):
+    context = app._initialize_context(payload)
+    function = app._prepare_callback(context, payload)
+    values = app._inputs_to_vals(context.inputs_list + context.states_list)
+    return app._execute_callback(function, values, context.outputs_list, context)
+
+
+def context_of(call):
+    return call.keywords["callback_context"]
+
+
+def but_context(call):
+    return call.func, call.args, {**call.keywords, "callback_context": None}
+
+
+@pytest.mark.parametrize("kind", CALLBACKS)
+def test_a_request_becomes_the_call_that_dash_itself_makes_of_it(kind):
+    app, payload = app_with(kind)
+    dashs, ours = dashs_call(app, payload), DashApp(app).bind(payload, "the handle")
+    assert but_context(ours) == but_context(dashs)
+    context = context_of(ours)
+    wanted = {**context_of(dashs), "dash_websocket": "the handle"}
+    assert {name: getattr(context, name) for name in wanted} == wanted
+    assert context == wanted  # and nothing else
+    assert isinstance(context, type(context_of(dashs)))
+
+
+def test_what_nobody_reads_of_ctx_is_not_made():
+    app, payload = app_with("several")
+    app.backend.request_adapter = app.backend.response_adapter = None
+    context = context_of(DashApp(app).bind(payload, "the handle"))
+    assert context.dash_websocket == "the handle"
+    with pytest.raises(TypeError, match="NoneType"):
+        context.headers  # noqa: B018
+    app.backend.request_adapter = Handshake
+    assert context.headers == {"Host": "test"}
+    assert context.headers is context.headers
+
+
+def test_ctx_has_no_more_than_dashs():
+    app, payload = app_with("several")
+    context = context_of(DashApp(app).bind(payload, "the handle"))
+    assert getattr(context, "nothing", "a default") == "a default"
+    with pytest.raises(KeyError, match="nothing"):
+        context["nothing"]
+
+
+def test_a_hook_for_custom_data_sees_all_of_it():
+    app, payload = app_with("several")
+    seen = []
+    dash.hooks.custom_data("test")(lambda context: seen.append(dict(context)) or context["path"])
     try:
-        ((output, registered),) = app.callback_map.items()
-        payload = {"output": output, **request_for(registered)}
-        context = app._initialize_context(payload)
-        function = app._prepare_callback(context, payload)
-        values = app._inputs_to_vals(context.inputs_list + context.states_list)
-        dashs = app._execute_callback(function, values, context.outputs_list, context)
-        ours = DashApp(app).bind(payload, "the handle")
+        dashs, ours = dashs_call(app, payload), DashApp(app).bind(payload, None)
     finally:
         dash.hooks._ns["custom_data"].clear()
-    assert call_of(ours) == call_of(dashs)
-    assert context_of(ours) == context_of(dashs)
-    assert ours.keywords["callback_context"].dash_websocket == "the handle"
-    assert type(ours.keywords["callback_context"]) is type(context)
+    assert context_of(ours).custom_data == context_of(dashs).custom_data == {"test": "/?q=1"}
+    dashs_view, our_view = seen
+    assert our_view.pop("dash_websocket") is None
+    assert {**our_view, "custom_data": {}} == {**dashs_view, "custom_data": {}}

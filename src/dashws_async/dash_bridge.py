@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 import inspect
 import logging
-from collections.abc import Callable, Container, Iterator
+from collections.abc import Callable, Container, Iterable, Iterator
 from contextlib import AbstractContextManager, suppress
 from types import CodeType
 from typing import Any, NamedTuple, cast
@@ -375,46 +375,25 @@ class DashApp:
         app, registered = self._private, self.app.callback_map[payload["output"]]
         inputs, states = payload.get("inputs", []), payload.get("state", [])
         outputs = [] if registered["no_output"] else payload.get("outputs", [])
-        # In a list, each input would be looked for: the square of their number.
-        changed = dict.fromkeys(payload.get("changedPropIds", ()))
-        input_values = _by_prop_id(inputs)
-        args, args_are_grouped = _grouped(
-            [_with_trigger(each, changed) for each in inputs + states],
-            registered["inputs_state_indices"],
-        )
-        outputs_as_grouped, outputs_are_grouped = _grouped(outputs, registered["outputs_indices"])
         manager = registered["manager"] or app._background_manager
-        request = app.backend.request_adapter()
         custom_data = AttributeDict()
-        context = AttributeDict(
+        context = _Context(
             {
                 "inputs_list": inputs,
                 "states_list": states,
                 "outputs_list": outputs,
-                "input_values": input_values,
-                "state_values": _by_prop_id(states),
-                "triggered_inputs": [
-                    {"prop_id": prop_id, "value": input_values.get(prop_id)} for prop_id in changed
-                ],
-                "dash_response": app.backend.response_adapter(),
-                "cookies": dict(request.cookies),
-                "headers": dict(request.headers),
-                "args": request.args,
-                "path": request.full_path,
-                "remote": request.remote_addr,
-                "origin": request.origin,
                 "updated_props": {},
                 "background_callback_manager": manager,
                 "ignore_register_page": registered["background"],
-                "args_grouping": args,
-                "using_args_grouping": args_are_grouped,
-                "outputs_grouping": outputs_as_grouped,
-                "using_outputs_grouping": outputs_are_grouped,
                 "custom_data": custom_data,
                 "dash_websocket": websocket,
-            }
+            },
+            _Call(app.backend, registered, payload.get("changedPropIds", ())),
         )
-        for hook in app._hooks.get_hooks("custom_data"):
+        hooks_of_custom_data = app._hooks.get_hooks("custom_data")
+        if hooks_of_custom_data:
+            context.make_all()
+        for hook in hooks_of_custom_data:
             custom_data[hook.data["namespace"]] = hook(context)
         return functools.partial(
             registered["callback"],
@@ -455,14 +434,74 @@ class _Current:
         app_context.reset(self._token)
 
 
-# The parts of ``ctx``. Dash makes them with Python code for each key, which would take a third of
-# the time of a whole request; the result is the same, as a test compares.
+class _Call(NamedTuple):
+    """What the late parts of ``ctx`` are made from, besides its early ones."""
+
+    backend: Any
+    registered: dict[str, Any]
+    changed: Iterable[str]
+    """``id.property`` of what has changed, some perhaps twice."""
+
+
+class _Context(AttributeDict):
+    """What ``ctx`` reads. Most of it most callbacks never read: that is made when one does.
+
+    Dash makes all of it for each request, which takes longer than the rest of it, and a
+    persistent callback would keep it. What is made is the same, as a test compares.
+    """
+
+    def __init__(self, early: dict[str, Any], call: _Call) -> None:
+        super().__init__(early)
+        object.__setattr__(self, "_call", call)  # an attribute is an entry otherwise
+
+    def __missing__(self, name: str) -> Any:
+        made = self[name] = _LATE[name](self, self._call)
+        return made
+
+    def make_all(self) -> None:
+        """For those who look at it as at a dict, not by name."""
+        for name in _LATE:
+            self[name]
+
+
+def _triggered(context: _Context, call: _Call) -> list[dict[str, Any]]:
+    values = context["input_values"]
+    changed = dict.fromkeys(call.changed)
+    return [{"prop_id": prop_id, "value": values.get(prop_id)} for prop_id in changed]
+
+
+def _arguments(context: _Context, call: _Call) -> tuple[Any, bool]:
+    # In a list, each input would be looked for: the square of their number.
+    changed = set(call.changed)
+    entries = context["inputs_list"] + context["states_list"]
+    flat = [_with_trigger(each, changed) for each in entries]
+    return _grouped(flat, call.registered["inputs_state_indices"])
+
+
+def _outputs(context: _Context, call: _Call) -> tuple[Any, bool]:
+    return _grouped(context["outputs_list"], call.registered["outputs_indices"])
+
+
+_LATE: dict[str, Callable[[_Context, _Call], Any]] = {
+    "input_values": lambda context, _: _by_prop_id(context["inputs_list"]),
+    "state_values": lambda context, _: _by_prop_id(context["states_list"]),
+    "triggered_inputs": _triggered,
+    "args_grouping": lambda context, call: _arguments(context, call)[0],
+    "using_args_grouping": lambda context, call: _arguments(context, call)[1],
+    "outputs_grouping": lambda context, call: _outputs(context, call)[0],
+    "using_outputs_grouping": lambda context, call: _outputs(context, call)[1],
+    "dash_response": lambda _, call: call.backend.response_adapter(),
+    "cookies": lambda _, call: dict(call.backend.request_adapter().cookies),
+    "headers": lambda _, call: dict(call.backend.request_adapter().headers),
+    "args": lambda _, call: call.backend.request_adapter().args,
+    "path": lambda _, call: call.backend.request_adapter().full_path,
+    "remote": lambda _, call: call.backend.request_adapter().remote_addr,
+    "origin": lambda _, call: call.backend.request_adapter().origin,
+}
 
 
 def _by_prop_id(entries: list[Any]) -> Any:
     """``ctx.inputs`` or ``ctx.states``."""
-    if not entries:
-        return AttributeDict()
     return AttributeDict(
         {
             f"{stringify_id(each['id'])}.{each['property']}": each.get("value")

@@ -2,6 +2,7 @@
 
 import json
 
+import anyio
 import websockets
 
 
@@ -36,22 +37,25 @@ class Sockets:
         else:
             from websockets.asyncio.client import connect
         self._connect = connect
+        # More handshakes than the system holds for Hypercorn (100) would be tried again after
+        # 1, 3, 7 s and so on.
+        self._at_once = anyio.CapacityLimiter(50)
 
     def open(self, url):
-        return Socket(
-            self._connect(
-                url.replace("http", "ws") + "/_dash-ws-callback", origin=url, open_timeout=60
-            )
-        )
+        path = "/_dash-ws-callback"
+        connecting = self._connect(url.replace("http", "ws") + path, origin=url, open_timeout=60)
+        return Socket(connecting, self._at_once)
 
 
 class Socket:
-    def __init__(self, connecting):
+    def __init__(self, connecting, at_once):
         self._connecting = connecting
+        self._at_once = at_once
         self._values = []
 
     async def __aenter__(self):
-        self._socket = await self._connecting.__aenter__()
+        async with self._at_once:
+            self._socket = await self._connecting.__aenter__()
         self.send = self._socket.send
         return self
 

@@ -16,7 +16,7 @@ from dashws_async.load import allow_sockets
 from . import report, tables
 from .contenders import CONTENDERS, DASH, FLOOR, OURS, ROOT, Contender, prepare
 from .goals import GOALS, judge
-from .results import Result, Run, medians
+from .results import Result, Run, medians, stolen_since_boot
 from .scenarios import SCENARIOS, Failed, Scenario
 from .server import Server
 
@@ -91,16 +91,25 @@ def measure(options: argparse.Namespace, contenders: list[Contender]) -> list[Re
         sys.exit(str(too_many))
     for number, (scenario, size, round_number, contender) in enumerate(planned, 1):
         seconds = scenario.quick_seconds if options.quick else scenario.seconds
-        begun = time.monotonic()
+        begun, stolen = time.monotonic(), stolen_since_boot()
         figures, failure = {}, ""
         try:
             with Server(contender) as server:
                 figures = scenario.run(server, size, options.seconds or seconds)
         except (Failed, OSError) as failed:
             failure = str(failed) or repr(failed)
-        result = Result(scenario.name, size, contender.name, round_number, figures, failure)
+        result = Result(
+            scenario.name,
+            size,
+            contender.name,
+            round_number,
+            figures,
+            failure,
+            seconds=time.monotonic() - begun,
+            stolen=stolen_since_boot() - stolen,
+        )
         results.append(result)
-        head = f"[{number}/{len(planned)}] {time.monotonic() - begun:5.1f} s"
+        head = f"[{number}/{len(planned)}] {result.seconds:5.1f} s"
         print(f"{head}  {tables.in_a_line(scenario, result)}", file=sys.stderr, flush=True)
     return results
 
@@ -120,7 +129,7 @@ def main() -> None:
     verdicts = list(judge(found))
     if verdicts:
         print(f"\nGoals\n\n{tables.of_goals(verdicts)}")
-    print(f"\n{run.seconds / 60:.1f} minutes; {run.client_in_words}")
+    print(f"\n{run.seconds / 60:.1f} minutes; {run.client_in_words}\nAnd {run.stolen_in_words}")
     if options.write:
         report.write(run, options.write)
 

@@ -59,7 +59,7 @@ def _blocks(run: Run, found: Medians, images: Path) -> list[Block]:
     blocks: list[Block] = [
         ("h1", "Benchmarks"),
         ("p", f"{run.date}, in {run.seconds / 60:.0f} minutes. {run.machine}."),
-        ("p", f"In this run {run.client_in_words}"),
+        ("p", f"In this run {run.client_in_words} And {run.stolen_in_words}"),
         *(("p", text) for text in HOW),
         ("h2", "Goals"),
         ("table", tables.of_goals(judge(found))),

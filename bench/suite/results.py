@@ -12,6 +12,8 @@ from .contenders import Contender, versions
 
 BUSY_CLIENT = 80.0
 """Per cent of a core; a load generator that used more may have been the limit."""
+MUCH_STOLEN = 10.0
+"""Per cent of the processors' time: where other guests took more, a figure says little."""
 
 
 @dataclass(frozen=True)
@@ -25,10 +27,18 @@ class Result:
     figures: dict[str, float]
     failure: str = ""
     """Why there are no figures."""
+    seconds: float = 0
+    """The wall time of all of it, start and end of the server included."""
+    stolen: float = 0
+    """Seconds in which a processor was ready to run for us, and the host ran another guest."""
 
     @property
     def client_was_busy(self) -> bool:
         return self.figures.get("client_cpu_percent", 0) > BUSY_CLIENT
+
+    @property
+    def much_was_stolen(self) -> bool:
+        return stolen_percent([self]) > MUCH_STOLEN
 
 
 @dataclass(frozen=True)
@@ -57,10 +67,39 @@ class Run:
         text = f"the load generator used at most {max(shares):.0f} % of a core"
         if not busy:
             return f"{text} and was not the limit."
-        where = ", ".join(
-            dict.fromkeys(f"{each.scenario} {each.size:g} of {each.contender}" for each in busy)
+        return f"{text}, and may have been the limit in: {_listed(busy)}."
+
+    @property
+    def stolen_in_words(self) -> str:
+        """How much of the machine others had."""
+        text = (
+            f"other guests of the host took {stolen_percent(self.results):.1f} % of the "
+            "processors' time"
         )
-        return f"{text}, and may have been the limit in: {where}."
+        much = [result for result in self.results if result.much_was_stolen]
+        if not much:
+            return f"{text}."
+        return f"{text}, and more than {MUCH_STOLEN:g} % during: {_listed(much)}."
+
+
+def _listed(results: Iterable[Result]) -> str:
+    return ", ".join(
+        dict.fromkeys(f"{each.scenario} {each.size:g} of {each.contender}" for each in results)
+    )
+
+
+def stolen_percent(results: Iterable[Result]) -> float:
+    """How much of the processors' time the host gave to other guests during these."""
+    found = list(results)
+    there_was = sum(result.seconds for result in found) * (os.cpu_count() or 1)
+    return 100 * sum(result.stolen for result in found) / there_was if there_was else 0.0
+
+
+def stolen_since_boot() -> float:
+    """Seconds of all processors, as Linux counts them (proc_stat(5)); 0.0 on a machine of one's
+    own."""
+    ticks = int(Path("/proc/stat").read_text().split("\n", 1)[0].split()[8])
+    return ticks / os.sysconf("SC_CLK_TCK")
 
 
 Medians = dict[tuple[str, float, str], dict[str, float]]

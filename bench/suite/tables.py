@@ -81,6 +81,8 @@ def in_a_line(scenario: Scenario, result: Result) -> str:
     ]
     if result.client_was_busy:
         shown.append("the load generator may be the limit")
+    if result.much_was_stolen:
+        shown.append("other guests of the host were in the way")
     if result.failure:
         shown.append(f"FAILED: {result.failure}")
     return f"{result.scenario} {result.size:g} {result.contender:12}  {', '.join(shown)}"

@@ -427,7 +427,7 @@ SCENARIOS = {
             sizes=(1000,),
             quick_sizes=(500,),
             seconds=5,
-            quick_seconds=3,
+            quick_seconds=2,
         ),
         Scenario(
             "echo",
@@ -481,7 +481,7 @@ SCENARIOS = {
             BURST,
             sizes=(10_000,),
             quick_sizes=(10_000,),
-            rounds=3,
+            rounds=5,
         ),
         Scenario(
             "burst-figures",

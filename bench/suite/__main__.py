@@ -57,10 +57,12 @@ def connections(scenario: Scenario, size: float) -> int:
     return int(size) if scenario.unit == "connections" else 1
 
 
-def in_every_round(scenario: Scenario, contender: Contender) -> bool:
-    """Whether it takes part in more than the first: who is compared does, for a median."""
+def rounds_of(options: argparse.Namespace, scenario: Scenario, contender: Contender) -> int:
+    """How many it takes part in: those that goals are about in all, for a median."""
     against = {goal.against for goal in GOALS if goal.scenario == scenario.name}
-    return contender.name in {OURS, DASH} | against
+    if options.rounds or contender.name in {OURS, DASH} | against:
+        return options.rounds or scenario.rounds
+    return 0 if options.quick and options.contenders is None else 1
 
 
 def turns(
@@ -72,13 +74,12 @@ def turns(
         sizes = scenario.quick_sizes if options.quick else scenario.sizes
         for size in options.n or sizes:
             many = connections(scenario, size)
-            rounds = options.rounds or (1 if many >= ONCE_FROM else scenario.rounds)
-            for round_number in range(1, rounds + 1):
+            once = many >= ONCE_FROM and not options.rounds
+            for round_number in range(1, 1 + (1 if once else options.rounds or scenario.rounds)):
                 first = (round_number - 1) % len(contenders)  # not always the same one
                 for contender in contenders[first:] + contenders[:first]:
                     chosen = options.contenders is not None or many <= contender.most
-                    every = options.rounds or in_every_round(scenario, contender)
-                    if chosen and (every or round_number == 1):
+                    if chosen and round_number <= rounds_of(options, scenario, contender):
                         yield scenario, size, round_number, contender
 
 

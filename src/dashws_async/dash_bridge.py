@@ -455,8 +455,9 @@ class _Context(AttributeDict):
         object.__setattr__(self, "_call", call)  # an attribute is an entry otherwise
 
     def __missing__(self, name: str) -> Any:
-        made = self[name] = _LATE[name](self, self._call)
-        return made
+        for part, made in _LATE[name](self, self._call).items():
+            self.setdefault(part, made)
+        return self[name]
 
     def make_all(self) -> None:
         """For those who look at it as at a dict, not by name."""
@@ -464,40 +465,58 @@ class _Context(AttributeDict):
             self[name]
 
 
-def _triggered(context: _Context, call: _Call) -> list[dict[str, Any]]:
-    values = context["input_values"]
+def _values(context: _Context, call: _Call) -> dict[str, Any]:
+    values = _by_prop_id(context["inputs_list"])
     changed = dict.fromkeys(call.changed)
-    return [{"prop_id": prop_id, "value": values.get(prop_id)} for prop_id in changed]
+    return {
+        "input_values": values,
+        "state_values": _by_prop_id(context["states_list"]),
+        "triggered_inputs": [{"prop_id": each, "value": values.get(each)} for each in changed],
+    }
 
 
-def _arguments(context: _Context, call: _Call) -> tuple[Any, bool]:
+def _groupings(context: _Context, call: _Call) -> dict[str, Any]:
     # In a list, each input would be looked for: the square of their number.
     changed = set(call.changed)
     entries = context["inputs_list"] + context["states_list"]
-    flat = [_with_trigger(each, changed) for each in entries]
-    return _grouped(flat, call.registered["inputs_state_indices"])
+    args, args_are_grouped = _grouped(
+        [_with_trigger(each, changed) for each in entries], call.registered["inputs_state_indices"]
+    )
+    outputs, outputs_are_grouped = _grouped(
+        context["outputs_list"], call.registered["outputs_indices"]
+    )
+    return {
+        "args_grouping": args,
+        "using_args_grouping": args_are_grouped,
+        "outputs_grouping": outputs,
+        "using_outputs_grouping": outputs_are_grouped,
+    }
 
 
-def _outputs(context: _Context, call: _Call) -> tuple[Any, bool]:
-    return _grouped(context["outputs_list"], call.registered["outputs_indices"])
+def _of_request(_: _Context, call: _Call) -> dict[str, Any]:
+    request = call.backend.request_adapter()
+    return {
+        "cookies": dict(request.cookies),
+        "headers": dict(request.headers),
+        "args": request.args,
+        "path": request.full_path,
+        "remote": request.remote_addr,
+        "origin": request.origin,
+    }
 
 
-_LATE: dict[str, Callable[[_Context, _Call], Any]] = {
-    "input_values": lambda context, _: _by_prop_id(context["inputs_list"]),
-    "state_values": lambda context, _: _by_prop_id(context["states_list"]),
-    "triggered_inputs": _triggered,
-    "args_grouping": lambda context, call: _arguments(context, call)[0],
-    "using_args_grouping": lambda context, call: _arguments(context, call)[1],
-    "outputs_grouping": lambda context, call: _outputs(context, call)[0],
-    "using_outputs_grouping": lambda context, call: _outputs(context, call)[1],
-    "dash_response": lambda _, call: call.backend.response_adapter(),
-    "cookies": lambda _, call: dict(call.backend.request_adapter().cookies),
-    "headers": lambda _, call: dict(call.backend.request_adapter().headers),
-    "args": lambda _, call: call.backend.request_adapter().args,
-    "path": lambda _, call: call.backend.request_adapter().full_path,
-    "remote": lambda _, call: call.backend.request_adapter().remote_addr,
-    "origin": lambda _, call: call.backend.request_adapter().origin,
+def _response(_: _Context, call: _Call) -> dict[str, Any]:
+    return {"dash_response": call.backend.response_adapter()}
+
+
+_LATE: dict[str, Callable[[_Context, _Call], dict[str, Any]]] = {
+    **dict.fromkeys(("input_values", "state_values", "triggered_inputs"), _values),
+    **dict.fromkeys(("args_grouping", "using_args_grouping"), _groupings),
+    **dict.fromkeys(("outputs_grouping", "using_outputs_grouping"), _groupings),
+    **dict.fromkeys(("cookies", "headers", "args", "path", "remote", "origin"), _of_request),
+    "dash_response": _response,
 }
+"""What makes each late part; some make several at once."""
 
 
 def _by_prop_id(entries: list[Any]) -> Any:

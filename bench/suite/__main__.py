@@ -57,11 +57,18 @@ def connections(scenario: Scenario, size: float) -> int:
     return int(size) if scenario.unit == "connections" else 1
 
 
-def rounds_of(options: argparse.Namespace, scenario: Scenario, contender: Contender) -> int:
+def rounds_of(
+    options: argparse.Namespace, scenario: Scenario, size: float, contender: Contender
+) -> int:
     """How many it takes part in: those that goals are about in all, for a median."""
+    many = connections(scenario, size)
+    if options.contenders is None and many > contender.most:
+        return 0
+    if options.rounds:
+        return int(options.rounds)
     against = {goal.against for goal in GOALS if goal.scenario == scenario.name}
-    if options.rounds or contender.name in {OURS, DASH} | against:
-        return options.rounds or scenario.rounds
+    if contender.name in {OURS, DASH} | against:
+        return 1 if many >= ONCE_FROM else scenario.rounds
     return 0 if options.quick and options.contenders is None else 1
 
 
@@ -73,13 +80,11 @@ def turns(
         scenario = SCENARIOS[name]
         sizes = scenario.quick_sizes if options.quick else scenario.sizes
         for size in options.n or sizes:
-            many = connections(scenario, size)
-            once = many >= ONCE_FROM and not options.rounds
-            for round_number in range(1, 1 + (1 if once else options.rounds or scenario.rounds)):
+            rounds = {each: rounds_of(options, scenario, size, each) for each in contenders}
+            for round_number in range(1, 1 + max(rounds.values())):
                 first = (round_number - 1) % len(contenders)  # not always the same one
                 for contender in contenders[first:] + contenders[:first]:
-                    chosen = options.contenders is not None or many <= contender.most
-                    if chosen and round_number <= rounds_of(options, scenario, contender):
+                    if round_number <= rounds[contender]:
                         yield scenario, size, round_number, contender
 
 

@@ -487,3 +487,50 @@ async def test_a_before_request_function_guards_the_websocket_too(anyio_backend)
         assert browser.handshake_status == 403
     assert runtime.statistics().connections_total == 0
     assert refused(runtime) == {"set_up": 1}
+
+
+async def handshakes(app, count):
+    """Let so many come at once; how many turns of the loop it takes until all are accepted."""
+    headers = [("host", "dash.test"), ("origin", "http://dash.test")]
+    accepted, turns = [], 0
+
+    async def come():
+        start, *_ = await answer_to_handshake(app, *headers)
+        accepted.append(start["type"])
+
+    async with anyio.create_task_group() as clients:
+        for _ in range(count):
+            clients.start_soon(come)
+        while len(accepted) < count:
+            await anyio.lowlevel.checkpoint()
+            turns += 1
+    assert accepted == ["websocket.accept"] * count
+    return turns
+
+
+async def test_handshakes_do_not_wait_for_each_other(anyio_backend):
+    app = make_app(anyio_backend, "out")
+    alone = await handshakes(app, 1)
+    assert await handshakes(app, 200) < alone + 50
+
+
+async def test_handshakes_wait_until_the_first_has_set_the_app_up(anyio_backend):
+    app = make_app(anyio_backend, "out")
+    begun, ready = anyio.Event(), anyio.Event()
+    at_it = []
+
+    async def set_up():
+        at_it.append("again" if begun.is_set() else "begins")
+        begun.set()
+        await ready.wait()
+        at_it.append("ends")
+
+    app.backend.before_request(set_up)
+    headers = [("host", "dash.test"), ("origin", "http://dash.test")]
+    async with anyio.create_task_group() as clients:
+        for _ in range(3):
+            clients.start_soon(answer_to_handshake, app, *headers)
+        await begun.wait()
+        await anyio.wait_all_tasks_blocked()
+        ready.set()
+    assert at_it == ["begins", "ends", "again", "ends", "again", "ends"]

@@ -173,6 +173,7 @@ class QuartBackend(QuartDashServer):  # type: ignore[misc]  # Dash is untyped he
         self._runtime = runtime
         self._set_ups: list[Callable[[], Any]] = []
         self._set_up_lock: PerLoop[anyio.Lock] = PerLoop()
+        self._is_set_up = False
         self._endpoint_made = False
 
     # What Dash asks for when it makes an app's routes.
@@ -224,6 +225,7 @@ class QuartBackend(QuartDashServer):  # type: ignore[misc]  # Dash is untyped he
     def before_request(self, func: Callable[[], Any]) -> None:
         """Have a set-up function of Dash's run before requests, and before the WebSocket."""
         self._set_ups.append(func)
+        self._is_set_up = False
         if len(self._set_ups) == 1:
             self.server.before_request(self._set_up)
 
@@ -288,16 +290,25 @@ class QuartBackend(QuartDashServer):  # type: ignore[misc]  # Dash is untyped he
         return None
 
     async def _set_up(self) -> Any:
-        """Run Dash's set-up functions, one caller at a time; what one returns is the answer.
+        """Run Dash's set-up functions; what one returns is the answer.
 
-        They decide themselves whether there is anything left to do.
+        They decide themselves whether there is anything left to do, but not whether another
+        caller is still about it: until they have run once, it is one caller at a time.
         """
+        if self._is_set_up:  # a lock would let one handshake pass in each turn of the loop
+            return await self._run_set_ups()
         async with self._set_up_lock.get(anyio.Lock):
-            with self._dash_app.current():
-                for function in self._set_ups:
-                    answer = await _call(function)
-                    if answer is not None:
-                        return answer
+            answer = await self._run_set_ups()
+            if answer is None:
+                self._is_set_up = True
+            return answer
+
+    async def _run_set_ups(self) -> Any:
+        with self._dash_app.current():
+            for function in self._set_ups:
+                answer = await _call(function)
+                if answer is not None:
+                    return answer
         return None
 
     def _on_loop(self, function: Callable[..., Any]) -> Callable[..., Awaitable[Any]]:

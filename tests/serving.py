@@ -51,6 +51,11 @@ class Server:
         return f"http://127.0.0.1:{self._port}"
 
     @property
+    def address(self) -> tuple[str, int]:
+        """Host and port."""
+        return "127.0.0.1", self._port
+
+    @property
     def pid(self) -> int:
         """The process that was started."""
         assert self._process is not None, "the server was not started"
@@ -120,7 +125,7 @@ class Server:
         assert self._process is not None
         assert self._process.poll() is None, f"the server ended at once:\n{self.log}"
         with socket.socket() as probe:
-            return probe.connect_ex(("127.0.0.1", self._port)) == 0
+            return probe.connect_ex(self.address) == 0
 
 
 def server_class(loop: Loop) -> tuple[str, str]:

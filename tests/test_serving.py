@@ -1,8 +1,12 @@
 """Real servers: Hypercorn's workers and app.run, real sockets, real signals."""
 
+import os
+import signal
+import socket
 import statistics
 import textwrap
 import time
+from contextlib import ExitStack
 from pathlib import Path
 
 import anyio
@@ -107,6 +111,19 @@ async def test_one_thread_serves_pages_sockets_and_callbacks(serve, end):
         await page.click("go")
         await page.wait_for("out", "children", [1, 1])
         assert threads_of(server.pid) == ONE_AND_WATCHDOG
+
+
+async def test_app_run_has_room_for_browsers_that_come_together(serve):
+    crowd = min(1000, int(Path("/proc/sys/net/core/somaxconn").read_text()))
+    allow_open_files(2 * crowd)
+    server = serve(RUN)
+    os.kill(server.pid, signal.SIGSTOP)  # it accepts nobody
+    try:
+        with ExitStack() as sockets:
+            for _ in range(crowd):
+                sockets.enter_context(socket.create_connection(server.address, timeout=5))
+    finally:
+        os.kill(server.pid, signal.SIGCONT)
 
 
 @pytest.mark.alone

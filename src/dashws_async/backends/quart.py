@@ -46,6 +46,10 @@ logger = logging.getLogger("dashws_async")
 
 ONE_YEAR = 365 * 24 * 60 * 60  # seconds
 
+BACKLOG = 2048
+"""TCP connections that wait to be accepted under ``app.run``. Hypercorn lets 100 wait; clients of
+which the system drops the first packet send it again after 1, 3, 7 and more seconds."""
+
 
 class UnsupportedServer(TypeError):
     """The app's server is not one that the runtime can serve WebSockets on."""
@@ -332,6 +336,7 @@ class QuartBackend(QuartDashServer):  # type: ignore[misc]  # Dash is untyped he
         """
         config = hypercorn.config.Config()
         config.bind = [f"{host}:{port}"]
+        config.backlog = BACKLOG
         config.loglevel = "INFO" if "accesslog" in options else "WARNING"  # Dash says where it runs
         config.graceful_timeout = 1.0  # seconds for HTTP; the WebSockets are closed by then
         for name, value in options.items():

@@ -274,9 +274,14 @@ async def test_a_client_that_was_refused_has_a_moment_to_read_why(monkeypatch):
     line.says((TEXT, b"x" * 1001))
     ended = asyncio.ensure_future(all_messages(line))
     await asyncio.sleep(0.01)
+    assert line.close_code() == 1009
+    line.served.send("an update of a callback, which does not know yet")
     assert not ended.done()
+    assert line.heard() == []
     line.protocol.eof_received()
     assert await ended == []
+    with pytest.raises(Disconnected):
+        line.served.send("another one")
     line.protocol.connection_lost(None)
 
 
@@ -293,8 +298,7 @@ async def test_after_the_close_frame_nothing_is_sent():
     assert line.close_code() == 1012
     await line.served.close(1000, "")
     await line.served.send_event({"type": "websocket.send", "text": "x"})
-    with pytest.raises(Disconnected):
-        line.served.send("x")
+    line.served.send("x")
     assert line.heard() == []
 
 

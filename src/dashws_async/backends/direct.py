@@ -123,10 +123,11 @@ class DirectTransport(asyncio.BufferedProtocol):
         return message
 
     def send(self, text: str) -> Callable[[], Awaitable[None]] | None:
-        if self._left or self._protocol.state is not State.OPEN:
+        if self._left:
             raise Disconnected
-        self._protocol.send_text(text.encode())
-        self._write()
+        if self._protocol.state is State.OPEN:  # or the close frame has left, and nothing follows
+            self._protocol.send_text(text.encode())
+            self._write()
         return None if self._writable is None else self._until_writable
 
     async def close(self, code: int, reason: str) -> None:

@@ -223,8 +223,11 @@ async def test_a_debugger_may_hold_the_loop(watched, blockages, caplog):
     assert warnings(caplog) == []
 
 
-async def test_an_idle_loop_is_left_alone(watched, blockages, caplog):
+async def test_an_idle_loop_is_left_alone(watched, blockages, caplog, monkeypatch):
+    woken = []
+    monkeypatch.setattr(watchdog, "call_soon", lambda _, call: woken.append(call()))
     await anyio.sleep(1)
+    assert woken == []
     assert blockages == []
     assert warnings(caplog) == []
 

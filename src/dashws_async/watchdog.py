@@ -1,8 +1,9 @@
 """Who holds up the event loop: a thread of its own sees it, and the log names the code.
 
-The loop cannot see itself stand. So a daemon thread asks it, twice in the time that it
-may be blocked for, to make a call, and waits for that. Nothing is noted where
-callbacks run: only when the call is overdue does the thread look at the loop's stack.
+The loop cannot see itself stand. So a daemon thread looks at its stack, twice in the time
+that it may be blocked for. A loop that waits for something to do is left alone. One that
+runs something is asked to make a call: who holds it up is who runs when that is overdue.
+Nothing is noted where callbacks run.
 
 Code is not to be blamed for what it did not do. The time does not count in which the
 loop's thread waited for a CPU, in which the whole process stood still (suspended,
@@ -33,7 +34,7 @@ from .loops import call_soon, running_frames
 logger = logging.getLogger("dashws_async")
 
 SHORTEST_PAUSE = 0.05
-"""Seconds between two questions, at least."""
+"""Seconds between two looks, at least."""
 
 REPORT_AFTER = 1.0
 """Seconds after which the log tells of a blockage that is not over yet; later at ten times that."""
@@ -157,11 +158,17 @@ class Watchdog:
                 pass
 
     def _look_once(self, stretch: Stretch) -> bool:
-        """Pause, ask the loop to turn, and wait until it does; whether to go on."""
+        """Pause, ask a loop that runs something to turn, and wait until it does.
+
+        Returns:
+            Whether to go on.
+        """
         collections = _full_collections()
         if stretch.wait(self._left, self._pause):
             return False
         culprit = self._look_if_late(stretch)
+        if culprit is None and not self._runs():
+            return True
         self._turned.clear()
         try:
             call_soon(self._token, self._turned.set)
@@ -212,9 +219,13 @@ class Watchdog:
     def _is_overdue(self, stretch: Stretch) -> bool:
         return stretch.elapsed() >= self._limit and stretch.usable() >= self._limit
 
+    def _runs(self) -> list[FrameType]:
+        """What the loop runs, from the outside in; nothing while it waits."""
+        return running_frames(self._loop_thread.ident or 0)
+
     def _look(self) -> Culprit | None:
-        """What the loop runs; None if it waits, or somebody looks at it with a debugger."""
-        frames = running_frames(self._loop_thread.ident or 0)
+        """Who holds up the loop; None if it waits, or somebody looks at it with a debugger."""
+        frames = self._runs()
         if not frames or any(_package(frame) in _DEBUGGERS for frame in frames):
             return None
         tasks = (frame for frame in frames if frame.f_code.co_flags & inspect.CO_COROUTINE)

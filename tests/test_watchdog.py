@@ -1,5 +1,6 @@
 """Code that blocks the event loop is named, and nothing else is."""
 
+import asyncio
 import gc
 import os
 import re
@@ -223,13 +224,32 @@ async def test_a_debugger_may_hold_the_loop(watched, blockages, caplog):
     assert warnings(caplog) == []
 
 
-async def test_an_idle_loop_is_left_alone(watched, blockages, caplog, monkeypatch):
+def test_an_idle_loop_is_left_alone(anyio_backend, blockages, caplog, monkeypatch):
     woken = []
     monkeypatch.setattr(watchdog, "call_soon", lambda _, call: woken.append(call()))
-    await anyio.sleep(1)
+
+    async def idle():
+        with Watchdog(0.1, blockages.append):
+            await anyio.sleep(1)
+
+    anyio.run(idle, backend=anyio_backend)  # the loop of other tests is a guest of pytest's
     assert woken == []
     assert blockages == []
     assert warnings(caplog) == []
+
+
+def test_it_ends_with_a_loop_that_does_not_say_so():
+    before = set(threading.enumerate())
+    loop = asyncio.new_event_loop()
+
+    async def watch():
+        Watchdog(0.1, lambda _: None).__enter__()
+
+    loop.run_until_complete(watch())
+    loop.close()
+    (thread,) = set(threading.enumerate()) - before
+    thread.join(5)
+    assert not thread.is_alive()
 
 
 async def test_it_can_be_switched_off(anyio_backend, caplog):

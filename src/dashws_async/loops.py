@@ -15,7 +15,7 @@ made here, for each loop in its own words:
 * Whether anybody has cancelled the running task (`is_cancelled`).
 * Handing a call to a loop from another thread (`call_soon`, `run_on`).
 * A thread that the process need not wait for at its end (`in_daemon_thread`).
-* What a loop runs at this moment, seen from another thread (`running_frames`).
+* What a loop runs at this moment, seen from another thread (`running_frames`, `waits`).
 
 `PerLoop` is for what one loop must not inherit from another.
 """
@@ -666,3 +666,24 @@ def running_frames(thread_id: int) -> list[types.FrameType]:
             return [] if waits else frames[::-1]
         frames.append(frame)
     return []
+
+
+def waits(thread_id: int) -> bool:
+    """Whether the loop of a thread waits for something to do; False where that is not certain.
+
+    It looks at the innermost two frames only. Each that is looked at costs a few hundred bytes
+    for as long as its coroutine lives.
+
+    Args:
+        thread_id: as ``threading.get_ident`` gives it.
+    """
+    frame = sys._current_frames().get(thread_id)  # documented, for debuggers
+    if frame is None:
+        return False
+    loops = _loops()
+    if (trio := sys.modules.get("trio._core._run")) is not None:
+        loops.add(trio.run.__code__)  # which waits where `unrolled_run` has it do so
+    if frame.f_code in loops:
+        return True  # uvloop's waiting has no frame
+    caller = frame.f_back
+    return frame.f_code.co_name in _WAITING and caller is not None and caller.f_code in loops

@@ -29,7 +29,7 @@ from anyio.lowlevel import current_token
 from . import whereabouts
 from .callbacks import callback_of
 from .dash_bridge import DashApp
-from .loops import call_soon, running_frames
+from .loops import call_soon, running_frames, waits
 
 logger = logging.getLogger("dashws_async")
 
@@ -167,8 +167,8 @@ class Watchdog:
         if stretch.wait(self._left, self._pause):
             return False
         culprit = self._look_if_late(stretch)
-        if culprit is None and not self._runs():
-            return True
+        if culprit is None and waits(self._loop_thread.ident or 0):
+            return not self._left.is_set()
         self._turned.clear()
         try:
             call_soon(self._token, self._turned.set)
@@ -219,13 +219,9 @@ class Watchdog:
     def _is_overdue(self, stretch: Stretch) -> bool:
         return stretch.elapsed() >= self._limit and stretch.usable() >= self._limit
 
-    def _runs(self) -> list[FrameType]:
-        """What the loop runs, from the outside in; nothing while it waits."""
-        return running_frames(self._loop_thread.ident or 0)
-
     def _look(self) -> Culprit | None:
         """Who holds up the loop; None if it waits, or somebody looks at it with a debugger."""
-        frames = self._runs()
+        frames = running_frames(self._loop_thread.ident or 0)
         if not frames or any(_package(frame) in _DEBUGGERS for frame in frames):
             return None
         tasks = (frame for frame in frames if frame.f_code.co_flags & inspect.CO_COROUTINE)

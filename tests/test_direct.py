@@ -10,6 +10,7 @@ import struct
 import weakref
 from itertools import pairwise
 
+import anyio
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -300,6 +301,18 @@ async def test_after_the_close_frame_nothing_is_sent():
     await line.served.send_event({"type": "websocket.send", "text": "x"})
     line.served.send("x")
     assert line.heard() == []
+    line.protocol.connection_lost(None)
+
+
+async def test_a_client_that_does_not_answer_the_close_frame_counts_as_gone(monkeypatch):
+    monkeypatch.setattr(direct, "LAST_WORDS", 0.01)
+    line = Line()
+    await line.served.send_event({"type": "websocket.close", "code": 4001})
+    assert line.close_code() == 4001
+    with anyio.fail_after(5):
+        assert await all_messages(line) == []
+    with pytest.raises(Disconnected):
+        line.served.send("x")
 
 
 @pytest.mark.parametrize("let_go", [False, True])

@@ -118,7 +118,8 @@ class Transport(Protocol):
 
         Returns:
             What to await, once, before the next one: it may raise ``Disconnected`` too. None,
-            where the frame has left and the next one may follow.
+            where the frame has left and the next one may follow, or the close frame has left
+            and nothing does.
         """
 
     async def close(self, code: int, reason: str) -> None:

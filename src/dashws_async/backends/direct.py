@@ -36,8 +36,8 @@ MANY, SMALL = 1000, 100
 """Pieces, and bytes: more of them in one message, of less on average, are no honest client's."""
 
 LAST_WORDS = 1.0
-"""Seconds that a client whose WebSocket was ended for what it sent has to read the reason: a
-connection that is closed with something unread is reset, and what was sent with it."""
+"""Seconds that a client has to read why its WebSocket was ended: a connection that is closed
+with something unread is reset, and what was sent with it."""
 
 
 class _Buffer(threading.local):
@@ -134,6 +134,7 @@ class DirectTransport(asyncio.BufferedProtocol):
         if self._is_open:
             self._protocol.send_close(code, reason)
             self._write()
+            self._part()
 
     def bytes_taken(self) -> int | None:
         if self.transport.is_closing():
@@ -281,7 +282,7 @@ class DirectTransport(asyncio.BufferedProtocol):
         return self._context.run(self._take, message)
 
     def _part(self) -> None:
-        """The client has left, or has to leave for what it sent."""
+        """The client has left, or has to leave."""
         if self._protocol.close_rcvd is not None:
             self._leave()
         elif self._timer is None and not self._left:

@@ -1,6 +1,7 @@
 """Real servers: Hypercorn's workers and app.run, real sockets, real signals."""
 
 import os
+import resource
 import signal
 import socket
 import statistics
@@ -12,6 +13,7 @@ from pathlib import Path
 import anyio
 import pytest
 
+from dashws_async import WebSocketRuntime
 from dashws_async.testing import open_browser
 from serving import Server, allow_open_files, server_class
 from sockets import Sockets, persistent_request
@@ -124,6 +126,17 @@ async def test_app_run_has_room_for_browsers_that_come_together(serve):
                 sockets.enter_context(socket.create_connection(server.address, timeout=5))
     finally:
         os.kill(server.pid, signal.SIGCONT)
+
+
+async def test_app_run_allows_itself_a_descriptor_for_each_connection(serve):
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (256, hard))  # the server's, too
+    try:
+        server = serve(RUN)
+        allowed, _ = resource.prlimit(server.pid, resource.RLIMIT_NOFILE)
+        assert allowed >= min(WebSocketRuntime()._runtime.settings.max_connections, hard)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 @pytest.mark.alone

@@ -18,9 +18,10 @@ import logging
 import math
 import mimetypes
 import signal
+import sys
 import threading
 from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from types import FrameType
@@ -42,6 +43,9 @@ from ..threads import Worker, current_worker
 from .carrier import CARRIER, Carrier
 from .lifespan import STOP_SIGNALS, Lifespan
 
+if sys.platform != "win32":
+    import resource
+
 logger = logging.getLogger("dashws_async")
 
 ONE_YEAR = 365 * 24 * 60 * 60  # seconds
@@ -49,6 +53,9 @@ ONE_YEAR = 365 * 24 * 60 * 60  # seconds
 BACKLOG = 2048
 """TCP connections that wait to be accepted under ``app.run``. Hypercorn lets 100 wait; clients of
 which the system drops the first packet send it again after 1, 3, 7 and more seconds."""
+
+OTHER_DESCRIPTORS = 256
+"""File descriptors that a server has besides those of its WebSockets: for HTTP, files, pipes."""
 
 
 class UnsupportedServer(TypeError):
@@ -299,9 +306,9 @@ class QuartBackend(QuartDashServer):  # type: ignore[misc]  # Dash is untyped he
         They decide themselves whether there is anything left to do, but not whether another
         caller is still about it: until they have run once, it is one caller at a time.
         """
-        if self._is_set_up:  # a lock would let one handshake pass in each turn of the loop
+        if self._is_set_up:  # who has waited for a lock passes one in each turn of the loop
             return await self._run_set_ups()
-        async with self._set_up_lock.get(anyio.Lock):
+        async with self._set_up_lock.get(_lock_at_once):
             answer = await self._run_set_ups()
             if answer is None:
                 self._is_set_up = True
@@ -347,6 +354,7 @@ class QuartBackend(QuartDashServer):  # type: ignore[misc]  # Dash is untyped he
         if debug and self._dash_app.silence_routes_logging:
             logging.getLogger("quart.app").setLevel(logging.ERROR)
         self.config = {"debug": debug, **options}
+        _allow_descriptors(self._runtime.settings.max_connections + OTHER_DESCRIPTORS)
         backend, serve = _hypercorn(self.server)
         anyio.run(self._run_server, config, serve, backend=backend)
 
@@ -432,6 +440,16 @@ def _stop_signals_handled_by(handle: Callable[[], None]) -> Iterator[None]:
             signal.signal(number, handler)
 
 
+def _allow_descriptors(count: int) -> None:
+    """Let the process have so many, or as many as the system's hard limit lets it."""
+    if sys.platform != "win32":  # which has no such limit
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        allowed = count if hard == resource.RLIM_INFINITY else min(count, hard)
+        if soft != resource.RLIM_INFINITY and soft < allowed:
+            with suppress(OSError, ValueError):  # macOS has one more limit, which is not to be had
+                resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, hard))
+
+
 def _hypercorn(server: Quart) -> tuple[str, Callable[..., Awaitable[None]]]:
     """The event loop that a server object wants, and Hypercorn's ``serve`` for it."""
     if server.event_class.__module__.startswith("trio"):
@@ -441,6 +459,11 @@ def _hypercorn(server: Quart) -> tuple[str, Callable[..., Awaitable[None]]]:
     import hypercorn.asyncio
 
     return "asyncio", hypercorn.asyncio.serve
+
+
+def _lock_at_once() -> anyio.Lock:
+    """A lock that is taken at once where it is free; anyio's others are held for a turn before."""
+    return anyio.Lock(fast_acquire=True)
 
 
 async def _call(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:

@@ -1,6 +1,5 @@
 """The report: ``docs/benchmarks.md`` and ``.html``, and their charts. All of it is generated."""
 
-from html import escape
 from pathlib import Path
 
 from . import charts, tables
@@ -123,5 +122,5 @@ def _html(blocks: list[Block]) -> str:
         elif kind == "img":
             parts.append(f'<img src="{content}" alt="">')
         else:
-            parts.append(f"<{kind}>{escape(content)}</{kind}>")
+            parts.append(f"<{kind}>{tables.to_html(content)}</{kind}>")
     return "\n".join([HEAD, *parts, ""])

@@ -1,5 +1,6 @@
 """Figures as tables of text, and those as Markdown and HTML."""
 
+import re
 from collections.abc import Iterable
 from html import escape
 from typing import NamedTuple
@@ -46,13 +47,18 @@ class Table(NamedTuple):
         return "\n".join(f"| {' | '.join(line)} |" for line in [cells[0], rule, *cells[1:]])
 
     def html(self) -> str:
-        head = "".join(f"<th>{escape(cell)}</th>" for cell in self.head)
+        head = "".join(f"<th>{to_html(cell)}</th>" for cell in self.head)
         rows = (
-            "<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>"
+            "<tr>" + "".join(f"<td>{to_html(cell)}</td>" for cell in row) + "</tr>"
             for row in self.rows
         )
         kind = ' class="words"' if self.of_words else ""
         return f"<table{kind}>\n<tr>{head}</tr>\n" + "\n".join(rows) + "\n</table>"
+
+
+def to_html(text: str) -> str:
+    """A text of Markdown's, which knows no more of it than code between backticks."""
+    return re.sub(r"`([^`]*)`", r"<code>\1</code>", escape(text))
 
 
 def number(value: float | None) -> str:

@@ -18,10 +18,9 @@ import logging
 import math
 import mimetypes
 import signal
-import sys
 import threading
 from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from types import FrameType
@@ -37,14 +36,12 @@ from werkzeug.security import safe_join
 
 from .. import browser
 from ..dash_bridge import DashApp, QuartDashServer, QuartRequestAdapter, QuartResponseAdapter
+from ..descriptors import allow_descriptors
 from ..loops import PerLoop, call_soon
 from ..runtime import HandshakeRefused, Runtime
 from ..threads import Worker, current_worker
 from .carrier import CARRIER, Carrier
 from .lifespan import STOP_SIGNALS, Lifespan
-
-if sys.platform != "win32":
-    import resource
 
 logger = logging.getLogger("dashws_async")
 
@@ -354,7 +351,7 @@ class QuartBackend(QuartDashServer):  # type: ignore[misc]  # Dash is untyped he
         if debug and self._dash_app.silence_routes_logging:
             logging.getLogger("quart.app").setLevel(logging.ERROR)
         self.config = {"debug": debug, **options}
-        _allow_descriptors(self._runtime.settings.max_connections + OTHER_DESCRIPTORS)
+        allow_descriptors(self._runtime.settings.max_connections + OTHER_DESCRIPTORS)
         backend, serve = _hypercorn(self.server)
         anyio.run(self._run_server, config, serve, backend=backend)
 
@@ -438,16 +435,6 @@ def _stop_signals_handled_by(handle: Callable[[], None]) -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-def _allow_descriptors(count: int) -> None:
-    """Let the process have so many, or as many as the system's hard limit lets it."""
-    if sys.platform != "win32":  # which has no such limit
-        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-        allowed = count if hard == resource.RLIM_INFINITY else min(count, hard)
-        if soft != resource.RLIM_INFINITY and soft < allowed:
-            with suppress(OSError, ValueError):  # macOS has one more limit, which is not to be had
-                resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, hard))
 
 
 def _hypercorn(server: Quart) -> tuple[str, Callable[..., Awaitable[None]]]:

@@ -15,15 +15,13 @@ import os
 import selectors
 import socket
 import struct
-import sys
 import time
 import zlib
 from collections.abc import Callable
 from typing import NamedTuple, Protocol
 from urllib.parse import urlsplit
 
-if sys.platform != "win32":
-    import resource
+from ..descriptors import allow_descriptors
 
 __all__ = ["Address", "Client", "Ended", "Listener", "Socket", "allow_sockets", "frame"]
 
@@ -104,16 +102,14 @@ def allow_sockets(count: int) -> None:
     Raises:
         OSError: the hard limit is lower.
     """
-    if sys.platform == "win32":
-        return  # has no such limit
-    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-    if hard != resource.RLIM_INFINITY and count + OTHER_FILES > hard:
+    wanted = count + OTHER_FILES
+    allowed = allow_descriptors(wanted)
+    if allowed < wanted:
         raise OSError(
             errno.EMFILE,
-            f"{count} connections need as many open files, and the hard limit is {hard}: "
+            f"{count} connections need as many open files, and the hard limit is {allowed}: "
             "raise it (ulimit -H -n)",
         )
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def frame(text: str, opcode: int = TEXT) -> bytes:

@@ -55,6 +55,9 @@ async def test_origins(anyio_backend, origin, allowed, caplog):
     assert refused(runtime) == ({} if allowed else {"origin": 1})
 
 
+SAME_ORIGIN = [("host", "dash.test"), ("origin", "http://dash.test")]
+
+
 async def answer_to_handshake(app, *headers, extensions=("websocket.http.response",)):
     """What an ASGI server is told to answer."""
     scope = {
@@ -108,9 +111,8 @@ async def test_a_server_that_cannot_send_an_answer_refuses_in_its_own_way(anyio_
 @pytest.mark.parametrize("again", ["origin", "host"])
 async def test_a_header_that_comes_twice_is_refused(anyio_backend, again):
     app = make_app(anyio_backend, "out", websocket_allowed_origins=[])
-    headers = [("host", "dash.test"), ("origin", "http://dash.test")]
-    twice = [*headers, *(header for header in headers if header[0] == again)]
-    assert (await answer_to_handshake(app, *headers))[0]["type"] == "websocket.accept"
+    twice = [*SAME_ORIGIN, *(header for header in SAME_ORIGIN if header[0] == again)]
+    assert (await answer_to_handshake(app, *SAME_ORIGIN))[0]["type"] == "websocket.accept"
     assert (await answer_to_handshake(app, *twice))[0]["status"] == 403
 
 
@@ -491,11 +493,10 @@ async def test_a_before_request_function_guards_the_websocket_too(anyio_backend)
 
 async def handshakes(app, count):
     """Let so many come at once; how many turns of the loop it takes until all are accepted."""
-    headers = [("host", "dash.test"), ("origin", "http://dash.test")]
     accepted, turns = [], 0
 
     async def come():
-        start, *_ = await answer_to_handshake(app, *headers)
+        start, *_ = await answer_to_handshake(app, *SAME_ORIGIN)
         accepted.append(start["type"])
 
     async with anyio.create_task_group() as clients:
@@ -527,10 +528,9 @@ async def test_handshakes_wait_until_the_first_has_set_the_app_up(anyio_backend)
         at_it.append("ends")
 
     app.backend.before_request(set_up)
-    headers = [("host", "dash.test"), ("origin", "http://dash.test")]
     async with anyio.create_task_group() as clients:
         for _ in range(3):
-            clients.start_soon(answer_to_handshake, app, *headers)
+            clients.start_soon(answer_to_handshake, app, *SAME_ORIGIN)
         await begun.wait()
         await anyio.wait_all_tasks_blocked()
         ready.set()
